@@ -1,0 +1,90 @@
+"""The table of metrics: what each is called, its unit, which way is better, and how it is got.
+
+The command line (`list metrics`), the report and the documentation all read this table.
+Names and definitions follow METRICS; a method is part of a metric's name, and two methods are
+never compared with each other.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["s", "B", "count"]
+Area = Literal["startup", "memory", "disk", "portability", "channel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. ``unit`` is SI; ``lower_is_better`` is None where neither way is."""
+
+    name: str
+    area: Area
+    unit: Unit
+    lower_is_better: bool | None
+    headline: bool
+    definition: str
+    method: str
+
+
+_TABLE = (
+    Metric("startup.ready", "startup", "s", True, True,
+           "From the request until the workload's readiness condition holds",
+           "host CLOCK_MONOTONIC at the arrival of each milestone"),
+    Metric("startup.response", "startup", "s", True, True,
+           "From the request until the first successful answer over the network",
+           "a request from the host through the bridge, sent when `ready` arrived"),
+    Metric("startup.phase", "startup", "s", True, False,
+           "Time between neighbouring milestones; a phase is named by the milestone it ends at",
+           "differences of milestones; what cannot be attributed is `residual`"),
+    Metric("startup.stopped", "startup", "s", True, False,
+           "From the request to stop until no process, mount, cgroup or domain is left",
+           "host CLOCK_MONOTONIC around the driver's teardown"),
+    Metric("startup.cpu", "startup", "s", True, False,
+           "Host CPU time used up to `ready` by every process that serves the instance",
+           "the instance's cgroup, else its processes' CPU clocks; phases user and system"),
+    Metric("memory.pss", "memory", "B", True, True,
+           "Proportional set size of every host process that serves the instance",
+           "sum of /proc/PID/smaps_rollup at the settled point"),
+    Metric("memory.cgroup", "memory", "B", True, False,
+           "What the instance's cgroup is charged; phases anon, file, kernel and peak",
+           "memory controller, cgroup v1 or v2, at the settled point"),
+    Metric("memory.guest_used", "memory", "B", True, False,
+           "Memory in use as seen from inside a virtual machine",
+           "MemTotal minus MemAvailable, asked of the agent at the settled point"),
+    Metric("memory.overhead", "memory", "B", True, False,
+           "What the host pays beyond the instance's own use: PSS minus guest_used for a VM, "
+           "PSS of the helper processes for a container",
+           "derived from memory.pss and memory.guest_used of the same trial"),
+    Metric("memory.host_delta", "memory", "B", True, False,
+           "Fall of the host's MemAvailable from before the start to the settled point",
+           "/proc/meminfo of the host; other load on the host is part of it"),
+    Metric("memory.marginal", "memory", "B", True, True,
+           "What one more running instance costs the host",
+           "slope of MemAvailable over running instances (Theil-Sen)"),
+    Metric("memory.available", "memory", "B", None, False,
+           "Host MemAvailable with `instances` instances running: the raw data of memory.marginal",
+           "/proc/meminfo of the host at the settled point"),
+    Metric("disk.image_apparent", "disk", "B", True, False,
+           "Length of the files the platform needs of the image",
+           "st_size; phase names the packing"),
+    Metric("disk.image_allocated", "disk", "B", True, True,
+           "Disk space the platform needs for the image",
+           "st_blocks; phase names the packing"),
+    Metric("disk.image_virtual", "disk", "B", None, False,
+           "Size of the disk that the guest sees",
+           "qemu-img info; phase names the packing"),
+    Metric("disk.instance_growth", "disk", "B", True, True,
+           "Bytes that one trial adds in its upper layer or overlay",
+           "st_blocks of the instance's files at the settled point"),
+    Metric("disk.reclaimed", "disk", "B", False, False,
+           "Bytes free again after the instance is deleted",
+           "fall of used blocks of the file system, statvfs before and after the delete"),
+    Metric("portability.first", "portability", "B", True, True,
+           "Bytes to move to a host that has nothing so that it can start the workload",
+           "bytes an HTTP server sent for every file of the packing; phase names the packing"),
+    Metric("channel.round_trip", "channel", "s", None, False,
+           "Median round trip of one byte between host and agent; half of it is the measurement "
+           "error of a milestone, and is never subtracted",
+           "echo after `ready`, stamped by the host"),
+)  # fmt: skip
+
+METRICS = {metric.name: metric for metric in _TABLE}

@@ -1,0 +1,71 @@
+"""Parse and format durations and sizes. Inside the harness: seconds and bytes, always."""
+
+import re
+
+from harness.errors import InputError
+
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SIZE_UNITS = {
+    "": 1,
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``"250ms"``, ``"10s"``, ``"10m"``, ``"1h"`` or a bare number of seconds.
+
+    Raises InputError for anything else; zero is allowed, a negative duration is not.
+    """
+    match = _NUMBER_AND_UNIT.fullmatch(text)
+    unit = (match[2] or "s") if match else ""
+    if match is None or unit not in _DURATION_UNITS:
+        raise InputError(f"{text!r} is not a duration", hint='write "250ms", "10s", "5m" or "1h"')
+    return float(match[1]) * _DURATION_UNITS[unit]
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``"128MiB"``, ``"2GB"`` or a bare number of bytes; raises InputError."""
+    match = _NUMBER_AND_UNIT.fullmatch(text)
+    if match is None or match[2] not in _SIZE_UNITS:
+        raise InputError(f"{text!r} is not a size", hint='write "128MiB", "2GB" or bytes')
+    return round(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration with three significant digits and the unit that suits it: ``1.23 ms``."""
+    magnitude = abs(seconds)
+    if magnitude >= 120:
+        return f"{seconds / 60:.3g} min"
+    if magnitude >= 1:
+        return f"{seconds:.3g} s"
+    if magnitude >= 1e-3:
+        return f"{seconds * 1e3:.3g} ms"
+    if magnitude == 0:
+        return "0 s"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def format_bytes(size: float) -> str:
+    """A size with three significant digits in binary units: ``12.5 MiB``."""
+    magnitude = abs(size)
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if magnitude >= factor:
+            digits = f"{size / factor:.3g}" if magnitude < 1000 * factor else f"{size / factor:.0f}"
+            return f"{digits} {unit}"
+    return f"{size:.0f} B"
+
+
+def format_value(value: float, unit: str) -> str:
+    """``value`` in the words that suit its ``unit`` (``s``, ``B`` or another)."""
+    if unit == "s":
+        return format_seconds(value)
+    if unit == "B":
+        return format_bytes(value)
+    return f"{value:.4g} {unit}".strip()
