@@ -1,0 +1,132 @@
+"""What a platform is to the rest of the harness: a driver that starts instances.
+
+Adding a platform is one file with a class that has these methods, and one line in
+``harness.drivers.PLATFORMS``.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from harness.images.model import GuestKernel, Image
+from harness.model import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """One instance to start, as plain data; everything in it was made before the clock starts.
+
+    ``folder`` is the instance's own scratch folder, empty; the driver puts its upper layer,
+    overlay disk and sockets there. ``cgroups`` are the instance's cgroup folders (one per v1
+    controller, or one for v2; empty where the host gives none). ``memory`` (bytes) is the guest's
+    memory and the container's limit. ``address`` is set where the workload needs a network:
+    the instance's address with prefix on the lab's bridge; None means loopback only.
+    """
+
+    name: str
+    folder: Path
+    image: Image
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    ready: str
+    memory: int
+    cpus: int = 1
+    timeout: float = 60.0
+    cgroups: tuple[Path, ...] = ()
+    address: str | None = None
+    gateway: str | None = None
+    bridge: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line from an instance. ``stamp`` is host CLOCK_MONOTONIC nanoseconds.
+
+    ``source`` is ``channel``, ``console``, ``launch`` (what the starter did) or ``output``.
+    """
+
+    stamp: int
+    source: str
+    text: str
+    data: bytes = b""
+
+
+class Instance(Protocol):
+    """A started instance, from ``created`` to ``stopped``."""
+
+    accelerator: str
+    milestones: dict[str, int]
+    """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    def wait_ready(self) -> None:
+        """Wait for ``ready`` within the spec's timeout; raises TrialError with the reason."""
+
+    def ask(self, question: str) -> str:
+        """Send one line to the agent (``memory``) and return its answer."""
+
+    def round_trips(self, count: int) -> Sequence[float]:
+        """``count`` echo round trips over the channel, in seconds, stamped by the starter."""
+
+    def processes(self) -> "Processes":
+        """Host process ids that serve this instance now."""
+
+    def files(self) -> Sequence[Path]:
+        """Files and folders that hold what this instance wrote (upper layer, overlay disk)."""
+
+    def stop(self) -> None:
+        """Tear down and return when nothing is left; loses no error. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Host pids of an instance: ``inside`` it (agent, workload, guest), and ``helpers`` of it.
+
+    For a VM the virtual machine monitor is ``inside``.
+    """
+
+    inside: tuple[int, ...]
+    helpers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Files of the image that a platform needs: ``packing`` is the name METRICS rows carry."""
+
+    packing: str
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """What a driver may use besides the spec: programs built once, and the guest's kernel."""
+
+    starter: Path
+    kernel: GuestKernel | None = None
+    accelerator: str = "auto"
+    connection: str | None = None
+    logs: Path | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+class Driver(Protocol):
+    """One way of running a workload."""
+
+    name: str
+    kind: Kind
+
+    def unavailable(self) -> str | None:
+        """Why this platform cannot run here and the command that mends it; None if it can."""
+
+    def files(self, image: Image) -> Sequence[Path]:
+        """Every file whose pages decide cold or warm: image, kernel and programs started."""
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        """The packings of ``image`` that count as this platform's disk and portability."""
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        """Pure: argv, mounts, domain XML, kernel command line, as JSON types (for --dry-run)."""
+
+    def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[Instance]:
+        """Prepare (untimed), stamp ``request``, start, yield after ``created``; stop on exit."""

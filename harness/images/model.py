@@ -1,0 +1,59 @@
+"""Images, their packings and the guest kernel, as plain frozen data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """One form of an image. ``virtual`` is the size of the disk a guest sees, None for others.
+
+    ``path`` is a folder for ``tree`` and the OCI layouts, a file otherwise.
+    Packings: ``tree``, ``oci-gzip``, ``oci-zstd``, ``ext4-raw``, ``qcow2`` (compressed),
+    ``raw-zstd``.
+    """
+
+    name: str
+    path: Path
+    apparent: int
+    allocated: int
+    virtual: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A root file system: ``digest`` (``sha256:…``) is that of its canonical tar.
+
+    Every packing is made from that tar; its tree has the agent at ``/.harness/agent`` and the
+    empty folder ``/.harness/run`` for the channel.
+    """
+
+    name: str
+    digest: str
+    folder: Path
+    packings: Mapping[str, Packing]
+
+    @property
+    def tree(self) -> Path:
+        return self.packings["tree"].path
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKernel:
+    """The kernel every direct-boot guest runs, with the initramfs that holds the agent."""
+
+    release: str
+    digest: str
+    bzimage: Path
+    elf: Path
+    initramfs: Path
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The static programs, compiled once and cached by the digest of their source."""
+
+    agent: Path
+    starter: Path
