@@ -1,0 +1,252 @@
+"""Control groups of a run: made, read and removed on cgroup v1, v2 and where there are none.
+
+Every instance has a group of its own from its first instruction, so that its memory and CPU time
+are the kernel's own account. On v1 that is one folder per controller, on v2 a single one. The
+groups carry the run's id and lie below one root that the run's record names (see ``lab``).
+Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
+"""
+
+import contextlib
+import errno
+import os
+import select
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
+V2_CONTROLLERS = ("memory", "cpu", "pids")
+PREFIX = "harness-"
+CPU_PERIOD_US = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCharge:
+    """Bytes charged to a group: ``total`` and its parts; ``peak`` is the high-water mark."""
+
+    total: int
+    anon: int
+    file: int
+    kernel: int
+    peak: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupTree:
+    """The roots under which a run makes its groups: one per controller (v1) or one (v2)."""
+
+    version: int
+    roots: tuple[Path, ...]
+
+    def start(self, name: str) -> tuple[Path, ...]:
+        """Make the group ``name`` below every root; returns its folders."""
+        folders = tuple(root / name for root in self.roots)
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        return folders
+
+
+def find_tree(run_id: str) -> CgroupTree | None:
+    """Make the run's own root groups; None where this user or host gives no usable groups."""
+    name = PREFIX + run_id
+    try:
+        if (MOUNT / "cgroup.controllers").exists():
+            return _make_v2_tree(name)
+        return _make_v1_tree(name)
+    except OSError:
+        return None
+
+
+def _make_v1_tree(name: str) -> CgroupTree | None:
+    controllers = [MOUNT / each for each in V1_CONTROLLERS if (MOUNT / each).is_dir()]
+    if not any(folder.name == "memory" for folder in controllers):
+        return None
+    roots = tuple(dict.fromkeys((folder / name).resolve() for folder in controllers))
+    for root in roots:
+        root.mkdir(exist_ok=True)
+    hierarchy = MOUNT / "memory" / name / "memory.use_hierarchy"
+    with contextlib.suppress(OSError):  # always on in newer kernels
+        hierarchy.write_text("1")
+    return CgroupTree(1, roots)
+
+
+def _make_v2_tree(name: str) -> CgroupTree | None:
+    available = (MOUNT / "cgroup.subtree_control").read_text().split()
+    wanted = [each for each in V2_CONTROLLERS if each in available]
+    if "memory" not in wanted:
+        missing = " ".join(f"+{each}" for each in V2_CONTROLLERS)
+        (MOUNT / "cgroup.subtree_control").write_text(missing)
+        wanted = list(V2_CONTROLLERS)
+    root = MOUNT / name
+    root.mkdir(exist_ok=True)
+    (root / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in wanted))
+    return CgroupTree(2, (root,))
+
+
+def set_limits(folders: Sequence[Path], memory: int | None, cpus: float | None) -> None:
+    """Limit a group's memory (bytes, swap included where counted) and CPU time (cores)."""
+    for folder in folders:
+        if memory is not None:
+            _write_first(folder, ("memory.max", "memory.limit_in_bytes"), str(memory))
+            _write_first(folder, ("memory.swap.max",), "0")
+            _write_first(folder, ("memory.memsw.limit_in_bytes",), str(memory))
+        if cpus is not None:
+            quota = round(cpus * CPU_PERIOD_US)
+            _write_first(folder, ("cpu.max",), f"{quota} {CPU_PERIOD_US}")
+            _write_first(folder, ("cpu.cfs_quota_us",), str(quota))
+
+
+def _write_first(folder: Path, names: Sequence[str], text: str) -> None:
+    for name in names:
+        if (folder / name).exists():
+            (folder / name).write_text(text)
+            return
+
+
+@contextlib.contextmanager
+def entered(folders: Sequence[Path]) -> Iterator[None]:
+    """Put this whole process into the groups, and back again: what it forks meanwhile stays there.
+
+    Entering waits for an RCU grace period (some 10 ms when the kernel was quiet), so it belongs
+    before the clock starts, never inside the timed window.
+    """
+    homes = _read_homes(folders)
+    try:
+        for folder in folders:
+            (folder / "cgroup.procs").write_text("0")
+        yield
+    finally:
+        for home in homes:
+            (home / "cgroup.procs").write_text("0")
+
+
+def _read_homes(folders: Sequence[Path]) -> list[Path]:
+    """The groups this process is in now, in the hierarchies of ``folders``."""
+    memberships = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            memberships[controller] = path
+    homes = []
+    for folder in folders:
+        hierarchy = find_hierarchy(folder)
+        controller = "" if hierarchy == MOUNT else hierarchy.name.split(",")[0]
+        homes.append(hierarchy / memberships[controller].lstrip("/"))
+    return homes
+
+
+def find_hierarchy(folder: Path) -> Path:
+    """The mount point of the hierarchy a group lies in."""
+    if (MOUNT / "cgroup.controllers").exists():
+        return MOUNT
+    return MOUNT / folder.relative_to(MOUNT).parts[0]
+
+
+def read_processes(folders: Sequence[Path]) -> tuple[int, ...]:
+    """Process ids in the group and the groups below it, as this process's pid namespace sees them."""
+    pids: set[int] = set()
+    for folder in folders[:1]:
+        for where, _, _ in os.walk(folder):
+            with contextlib.suppress(OSError):
+                pids.update(map(int, (Path(where) / "cgroup.procs").read_text().split()))
+    return tuple(sorted(pids - {0}))
+
+
+def read_cpu_time(folders: Sequence[Path]) -> tuple[float, float] | None:
+    """(user, system) CPU seconds the group has used so far; None where it is not accounted."""
+    for folder in folders:
+        if (folder / "cpu.stat").exists():
+            stat = _read_table(folder / "cpu.stat")
+            if "user_usec" in stat:
+                return stat["user_usec"] / 1e6, stat["system_usec"] / 1e6
+        if (folder / "cpuacct.usage_user").exists():
+            user = int((folder / "cpuacct.usage_user").read_text())
+            return user / 1e9, int((folder / "cpuacct.usage_sys").read_text()) / 1e9
+    return None
+
+
+def read_memory(folders: Sequence[Path]) -> MemoryCharge | None:
+    """What the group is charged now; None where memory is not accounted."""
+    for folder in folders:
+        if (folder / "memory.current").exists():
+            return _read_memory_v2(folder)
+        if (folder / "memory.usage_in_bytes").exists():
+            return _read_memory_v1(folder)
+    return None
+
+
+def _read_memory_v2(folder: Path) -> MemoryCharge:
+    stat = _read_table(folder / "memory.stat")
+    total = int((folder / "memory.current").read_text())
+    peak_file = folder / "memory.peak"
+    peak = int(peak_file.read_text()) if peak_file.exists() else None
+    kernel = stat.get("kernel", max(0, total - stat["anon"] - stat["file"]))
+    return MemoryCharge(total, stat["anon"], stat["file"], kernel, peak)
+
+
+def _read_memory_v1(folder: Path) -> MemoryCharge:
+    stat = _read_table(folder / "memory.stat")
+    kernel_file = folder / "memory.kmem.usage_in_bytes"
+    return MemoryCharge(
+        total=int((folder / "memory.usage_in_bytes").read_text()),
+        anon=stat["total_rss"],
+        file=stat["total_cache"],
+        kernel=int(kernel_file.read_text()) if kernel_file.exists() else 0,
+        peak=int((folder / "memory.max_usage_in_bytes").read_text()),
+    )
+
+
+def read_throttled(folders: Sequence[Path]) -> int:
+    """How often the group was throttled by its CPU quota."""
+    for folder in folders:
+        if (folder / "cpu.stat").exists():
+            return _read_table(folder / "cpu.stat").get("nr_throttled", 0)
+    return 0
+
+
+def _read_table(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+def kill_processes(folders: Sequence[Path]) -> None:
+    """Kill every process of the group, newcomers included."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            (folder / "cgroup.kill").write_text("1")
+            return
+    for _ in range(100):
+        pids = read_processes(folders)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        if not pids:
+            return
+        _wait_for_end(pids, 1.0)
+
+
+def _wait_for_end(pids: Sequence[int], seconds: float) -> None:
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            select.select([handle], [], [], seconds)
+        finally:
+            os.close(handle)
+
+
+def remove(folders: Sequence[Path]) -> list[str]:
+    """Remove groups, deepest first; returns what could not be removed, with the reason."""
+    left = []
+    for folder in folders:
+        for where, _, _ in os.walk(folder, topdown=False):
+            try:
+                os.rmdir(where)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                left.append(f"{where}: {errno.errorcode.get(error.errno or 0, '?')}")
+    return left

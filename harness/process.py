@@ -1,0 +1,83 @@
+"""The one door to other programs: run a command to its end, with a time-out and clear errors."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HostError
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished command left: its output as text and its return code."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+def run_command(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+) -> Completed:
+    """Run ``argv`` to its end, in a process group of its own that is killed at ``timeout`` seconds.
+
+    ``env`` is added to this process's environment. Raises HostError if the program is missing,
+    takes too long, or (with ``check``) ends with another code than 0; the error carries the last
+    line that the program wrote.
+    """
+    words = [os.fspath(word) for word in argv]
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            process_group=0,
+        )
+    except FileNotFoundError as error:
+        raise HostError(
+            f"{words[0]} is not installed",
+            hint="`python -m harness doctor` names the package",
+        ) from error
+    except OSError as error:
+        raise HostError(f"{words[0]} cannot be started: {error.strerror}") from error
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill_group(process.pid)
+            raise HostError(f"{words[0]} did not end within {timeout:g} s") from None
+        except BaseException:
+            kill_group(process.pid)
+            raise
+    if check and process.returncode != 0:
+        raise HostError(_describe_failure(words[0], process.returncode, stderr or stdout))
+    return Completed(stdout, stderr, process.returncode)
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of a process group; it may be gone already."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _describe_failure(program: str, code: int, output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it printed nothing"
+    end = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    return f"{Path(program).name} {end}: {last}"
