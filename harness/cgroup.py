@@ -144,7 +144,7 @@ def find_hierarchy(folder: Path) -> Path:
 
 
 def read_processes(folders: Sequence[Path]) -> tuple[int, ...]:
-    """Process ids in the group and the groups below it, as this process's pid namespace sees them."""
+    """Process ids in the group and below it, as numbered in this process's pid namespace."""
     pids: set[int] = set()
     for folder in folders[:1]:
         for where, _, _ in os.walk(folder):

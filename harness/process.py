@@ -1,13 +1,16 @@
 """The one door to other programs: run a command to its end, with a time-out and clear errors."""
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
+
+HELPER_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,44 @@ def _describe_failure(program: str, code: int, output: str) -> str:
     last = lines[-1] if lines else "it printed nothing"
     end = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
     return f"{Path(program).name} {end}: {last}"
+
+
+@contextlib.contextmanager
+def start_helper(argv: Sequence[str | Path], pass_fds: Sequence[int]) -> Iterator[int]:
+    """Run a helper beside this process; yields its pid. It is killed if it outlives the block.
+
+    The helper inherits ``pass_fds`` under their own numbers and nothing else; it should end when
+    its end of a socket closes, so that there is nothing to kill.
+    """
+    process = subprocess.Popen(
+        [os.fspath(word) for word in argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=tuple(pass_fds),
+        process_group=0,
+    )
+    try:
+        yield process.pid
+    finally:
+        try:
+            process.wait(timeout=HELPER_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def find_children(parent: int) -> tuple[int, ...]:
+    """Every descendant of ``parent`` that lives now, for hosts without cgroups."""
+    found: list[int] = []
+    waiting = [parent]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        except OSError:
+            continue
+        children = [int(word) for word in text.split()]
+        found += children
+        waiting += children
+    return tuple(sorted(found))

@@ -1,0 +1,640 @@
+/*
+ * starter: the lean host-side helper of one instance.
+ *
+ * It listens on the instance's channel and console sockets, stamps what arrives with
+ * CLOCK_MONOTONIC and passes it to Python; and it starts containers, so that no large process is
+ * forked inside the timed window. Protocol with the agent: PROTOCOL.md. Protocol with Python:
+ *
+ *   argv[1] is the number of an inherited SOCK_SEQPACKET socket. A request is NUL-terminated "key=value" records, the
+ *   first being "verb=...":
+ *     listen   channel=PATH [console=PATH] [log=PATH]; the next packet is the agent's spec, raw
+ *     prepare  mode=chroot|namespace, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
+ *              [hostname=] [bridge= veth= address= gateway=]
+ *     go       start what was prepared
+ *     send     line=TEXT to the agent
+ *     ping     count=N echo round trips
+ *   An event is "STAMP SOURCE TEXT" (output events: a newline and the bytes follow).
+ *
+ * When Python's end closes, everything started is killed, mounts are undone, and it exits.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PACKET_MAX (128 * 1024)
+#define LINE_MAX_BYTES 4096
+#define MANY 64
+
+/* The capabilities that container engines leave to root by default. */
+static const uint64_t KEPT_CAPABILITIES =
+    1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_FOWNER | 1ull << CAP_FSETID |
+    1ull << CAP_KILL | 1ull << CAP_SETGID | 1ull << CAP_SETUID | 1ull << CAP_SETPCAP |
+    1ull << CAP_NET_BIND_SERVICE | 1ull << CAP_NET_RAW | 1ull << CAP_SYS_CHROOT |
+    1ull << CAP_MKNOD | 1ull << CAP_AUDIT_WRITE | 1ull << CAP_SETFCAP;
+
+struct request {
+    const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
+    const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
+    const char *cgroups[MANY];
+    char *args[MANY + 1];
+    int cgroup_count, arg_count;
+};
+
+static char request_buffer[PACKET_MAX], packet[PACKET_MAX];
+static struct request prepared;
+static int control = -1;
+static int go_pipe = -1, network_pipe[2] = {-1, -1};
+static char *spec;
+static size_t spec_size;
+
+/* ---- events ---- */
+
+static uint64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void emit_bytes(uint64_t stamp, const char *head, const char *bytes, size_t size) {
+    static char event[PACKET_MAX + 128];
+    int length = snprintf(event, 128, "%llu %s", (unsigned long long)stamp, head);
+    memcpy(event + length, bytes, size);
+    while (send(control, event, (size_t)length + size, MSG_NOSIGNAL) < 0 && errno == EINTR) { }
+}
+
+static void emit(uint64_t stamp, const char *source, const char *format, ...) {
+    char text[LINE_MAX_BYTES + 64], head[32];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    snprintf(head, sizeof head, "%s ", source);
+    emit_bytes(stamp, head, text, strlen(text));
+}
+
+static _Noreturn void die(const char *what) {
+    emit(now(), "launch", "fail %s: %s", what, strerror(errno));
+    _exit(1);
+}
+
+#define TRY(call, what) do { if ((call) < 0) die(what); } while (0)
+
+/* ---- requests ---- */
+
+static void parse_request(struct request *request, char *bytes, size_t size) {
+    struct { const char *key; const char **value; } table[] = {
+        {"verb", &request->verb}, {"mode", &request->mode}, {"channel", &request->channel},
+        {"console", &request->console}, {"log", &request->log}, {"lower", &request->lower},
+        {"upper", &request->upper}, {"work", &request->work}, {"merged", &request->merged},
+        {"run", &request->run}, {"hostname", &request->hostname}, {"bridge", &request->bridge},
+        {"veth", &request->veth}, {"address", &request->address}, {"line", &request->line},
+        {"gateway", &request->gateway}, {"count", &request->count},
+    };
+    memset(request, 0, sizeof *request);
+    for (char *record = bytes; record < bytes + size; record += strlen(record) + 1) {
+        char *value = strchr(record, '=');
+        if (!value) continue;
+        size_t length = (size_t)(value++ - record);
+        if (length == 3 && !strncmp(record, "arg", 3) && request->arg_count < MANY)
+            request->args[request->arg_count++] = value;
+        else if (length == 6 && !strncmp(record, "cgroup", 6) && request->cgroup_count < MANY)
+            request->cgroups[request->cgroup_count++] = value;
+        else
+            for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+                if (strlen(table[i].key) == length && !strncmp(record, table[i].key, length))
+                    *table[i].value = value;
+    }
+}
+
+/* ---- small things ---- */
+
+static int write_file(const char *folder, const char *name, const char *text) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0) return -1;
+    ssize_t written = write(file, text, strlen(text));
+    close(file);
+    return written < 0 ? -1 : 0;
+}
+
+static const char *below(const char *root, const char *path) {
+    static char buffers[4][4096];
+    static int turn;
+    char *buffer = buffers[turn++ % 4];
+    snprintf(buffer, sizeof buffers[0], "%s%s", root, path);
+    return buffer;
+}
+
+static int listen_on(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) { errno = ENAMETOOLONG; die(path); }
+    strcpy(address.sun_path, path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    TRY(listener, "socket");
+    TRY(bind(listener, (struct sockaddr *)&address, sizeof address), path);
+    chmod(path, 0666);
+    TRY(listen(listener, 1), path);
+    return listener;
+}
+
+static void write_all(int file, const char *bytes, size_t size) {
+    while (size > 0) {
+        ssize_t written = write(file, bytes, size);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return;
+        bytes += written;
+        size -= (size_t)written;
+    }
+}
+
+/* ---- network: one veth pair, made with its far end already inside the container ---- */
+
+static struct rtattr *add_attribute(struct nlmsghdr *message, int type, const void *data, size_t size) {
+    struct rtattr *attribute = (struct rtattr *)((char *)message + NLMSG_ALIGN(message->nlmsg_len));
+    attribute->rta_type = (unsigned short)type;
+    attribute->rta_len = (unsigned short)RTA_LENGTH(size);
+    if (size) memcpy(RTA_DATA(attribute), data, size);
+    message->nlmsg_len = NLMSG_ALIGN(message->nlmsg_len) + RTA_ALIGN(attribute->rta_len);
+    return attribute;
+}
+
+static void end_attribute(struct nlmsghdr *message, struct rtattr *attribute) {
+    attribute->rta_len = (unsigned short)((char *)message + message->nlmsg_len - (char *)attribute);
+}
+
+static void add_veth(const char *bridge, const char *name, pid_t peer) {
+    struct { struct nlmsghdr header; struct ifinfomsg link; char room[1024]; } message = {
+        .header = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)), .nlmsg_type = RTM_NEWLINK,
+                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK},
+        .link = {.ifi_flags = IFF_UP, .ifi_change = IFF_UP},
+    };
+    struct nlmsghdr *header = &message.header;
+    uint32_t master = if_nametoindex(bridge);
+    if (!master) die(bridge);
+    add_attribute(header, IFLA_IFNAME, name, strlen(name) + 1);
+    add_attribute(header, IFLA_MASTER, &master, sizeof master);
+    struct rtattr *info = add_attribute(header, IFLA_LINKINFO, NULL, 0);
+    add_attribute(header, IFLA_INFO_KIND, "veth", 5);
+    struct rtattr *data = add_attribute(header, IFLA_INFO_DATA, NULL, 0);
+    struct rtattr *far = add_attribute(header, VETH_INFO_PEER, NULL, 0);
+    header->nlmsg_len += sizeof(struct ifinfomsg); /* of the peer, all zero */
+    uint32_t pid = (uint32_t)peer;
+    add_attribute(header, IFLA_IFNAME, "eth0", 5);
+    add_attribute(header, IFLA_NET_NS_PID, &pid, sizeof pid);
+    end_attribute(header, far);
+    end_attribute(header, data);
+    end_attribute(header, info);
+
+    int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    TRY(netlink, "netlink");
+    TRY(send(netlink, &message, header->nlmsg_len, 0), "netlink");
+    struct { struct nlmsghdr header; struct nlmsgerr error; char room[1024]; } answer;
+    TRY(recv(netlink, &answer, sizeof answer, 0), "netlink");
+    close(netlink);
+    if (answer.header.nlmsg_type == NLMSG_ERROR && answer.error.error) {
+        errno = -answer.error.error;
+        die("veth");
+    }
+}
+
+static void set_up_interface(int inet, const char *name) {
+    struct ifreq request = {0};
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    TRY(ioctl(inet, SIOCSIFFLAGS, &request), name);
+}
+
+static void set_address(int inet, const char *name, unsigned long code, in_addr_t address) {
+    struct ifreq request = {0};
+    struct sockaddr_in *where = (struct sockaddr_in *)&request.ifr_addr;
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+    where->sin_family = AF_INET;
+    where->sin_addr.s_addr = address;
+    TRY(ioctl(inet, code, &request), name);
+}
+
+static void configure_network(const char *address, const char *gateway) {
+    int inet = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    TRY(inet, "socket");
+    set_up_interface(inet, "lo");
+    if (address) {
+        char text[64];
+        snprintf(text, sizeof text, "%s", address);
+        char *slash = strchr(text, '/');
+        int prefix = slash ? atoi(slash + 1) : 24;
+        if (slash) *slash = 0;
+        set_address(inet, "eth0", SIOCSIFADDR, inet_addr(text));
+        set_address(inet, "eth0", SIOCSIFNETMASK, htonl(~0u << (32 - prefix)));
+        set_up_interface(inet, "eth0");
+    }
+    if (address && gateway) {
+        struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
+        ((struct sockaddr_in *)&route.rt_dst)->sin_family = AF_INET;
+        ((struct sockaddr_in *)&route.rt_genmask)->sin_family = AF_INET;
+        struct sockaddr_in *via = (struct sockaddr_in *)&route.rt_gateway;
+        via->sin_family = AF_INET;
+        via->sin_addr.s_addr = inet_addr(gateway);
+        TRY(ioctl(inet, SIOCADDRT, &route), "route");
+    }
+    close(inet);
+}
+
+/* ---- file systems of an instance ---- */
+
+static void mount_overlay(const struct request *request) {
+    char options[3 * 4096];
+    snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s", request->lower,
+             request->upper, request->work);
+    TRY(mount("overlay", request->merged, "overlay", 0, options), "overlay");
+    TRY(mount(request->run, below(request->merged, "/.harness/run"), NULL, MS_BIND, NULL), "channel");
+}
+
+static void make_device(const char *root, const char *path, unsigned major, unsigned minor) {
+    const char *target = below(root, path);
+    if (mknod(target, S_IFCHR | 0666, makedev(major, minor)) == 0) {
+        chmod(target, 0666);
+        return;
+    }
+    int file = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0666); /* in a user namespace */
+    if (file >= 0) close(file);
+    TRY(mount(path, target, NULL, MS_BIND, NULL), path);
+}
+
+static void make_read_only(const char *path) {
+    TRY(mount(path, path, NULL, MS_BIND | MS_REC, NULL), path);
+    TRY(mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              NULL), path);
+}
+
+static void populate_root(const char *root) {
+    const unsigned long quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    TRY(mount("proc", below(root, "/proc"), "proc", quiet, NULL), "/proc");
+    make_read_only(below(root, "/proc/sys"));
+    make_read_only(below(root, "/proc/sysrq-trigger"));
+    TRY(mount("sysfs", below(root, "/sys"), "sysfs", quiet | MS_RDONLY, NULL), "/sys");
+    TRY(mount("tmpfs", below(root, "/dev"), "tmpfs", MS_NOSUID, "mode=755,size=65536k"), "/dev");
+    make_device(root, "/dev/null", 1, 3);
+    make_device(root, "/dev/zero", 1, 5);
+    make_device(root, "/dev/full", 1, 7);
+    make_device(root, "/dev/random", 1, 8);
+    make_device(root, "/dev/urandom", 1, 9);
+    make_device(root, "/dev/tty", 5, 0);
+    mkdir(below(root, "/dev/pts"), 0755);
+    mkdir(below(root, "/dev/shm"), 01777);
+    TRY(mount("devpts", below(root, "/dev/pts"), "devpts", MS_NOSUID | MS_NOEXEC,
+              "newinstance,ptmxmode=0666,mode=0620"), "/dev/pts");
+    TRY(mount("tmpfs", below(root, "/dev/shm"), "tmpfs", quiet, "mode=1777,size=65536k"), "/dev/shm");
+    symlink("pts/ptmx", below(root, "/dev/ptmx"));
+    symlink("/proc/self/fd", below(root, "/dev/fd"));
+    symlink("/proc/self/fd/0", below(root, "/dev/stdin"));
+    symlink("/proc/self/fd/1", below(root, "/dev/stdout"));
+    symlink("/proc/self/fd/2", below(root, "/dev/stderr"));
+}
+
+static void change_root(const char *root) {
+    TRY(chdir(root), root);
+    TRY((int)syscall(SYS_pivot_root, ".", "."), "pivot_root");
+    TRY(umount2(".", MNT_DETACH), "umount");
+    TRY(chdir("/"), "/");
+}
+
+static void drop_privileges(void) {
+    for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++)
+        if (!(KEPT_CAPABILITIES >> capability & 1)) prctl(PR_CAPBSET_DROP, capability);
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2];
+    for (int half = 0; half < 2; half++) {
+        uint32_t kept = (uint32_t)(KEPT_CAPABILITIES >> (32 * half));
+        sets[half] = (struct __user_cap_data_struct){kept, kept, 0};
+    }
+    TRY((int)syscall(SYS_capset, &header, sets), "capset");
+    TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+}
+
+/* ---- starting ---- */
+
+static _Noreturn void execute(char **args) {
+    static char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                                  NULL};
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(args[0], args, environment);
+    die(args[0]);
+}
+
+static void become_container(void) {
+    TRY(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
+    mount_overlay(&prepared);
+    populate_root(prepared.merged);
+    change_root(prepared.merged);
+    if (prepared.hostname) TRY(sethostname(prepared.hostname, strlen(prepared.hostname)), "hostname");
+    if (prepared.bridge) {
+        char byte;
+        close(network_pipe[1]);
+        if (read(network_pipe[0], &byte, 1) != 1) _exit(1); /* the launcher has told why */
+    }
+    configure_network(prepared.bridge ? prepared.address : NULL, prepared.gateway);
+    drop_privileges();
+    execute(prepared.args);
+}
+
+/* clone3 with no stack of its own acts as fork; stdio of an instance is /dev/null. */
+static pid_t clone_instance(uint64_t flags) {
+    struct clone_args arguments = {.flags = flags, .exit_signal = SIGCHLD};
+    return (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
+}
+
+/*
+ * The launcher lives in the instance's cgroup before the clock starts (joining one waits for an
+ * RCU grace period), clones the instance into it, and ends; the instance is then the starter's.
+ */
+static _Noreturn void launch(int go) {
+    int isolated = !strcmp(prepared.mode, "namespace");
+    char byte;
+    for (int i = 0; i < prepared.cgroup_count; i++)
+        TRY(write_file(prepared.cgroups[i], "cgroup.procs", "0"), prepared.cgroups[i]);
+    if (!isolated) {
+        mount_overlay(&prepared);
+        TRY(mount("/proc", below(prepared.merged, "/proc"), NULL, MS_BIND, NULL), "/proc");
+        TRY(mount("/sys", below(prepared.merged, "/sys"), NULL, MS_BIND | MS_REC, NULL), "/sys");
+        TRY(mount("/dev", below(prepared.merged, "/dev"), NULL, MS_BIND | MS_REC, NULL), "/dev");
+    }
+    emit(now(), "launch", "prepared");
+    if (read(go, &byte, 1) != 1) _exit(0);
+    pid_t pid = clone_instance(isolated ? CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC |
+                                              CLONE_NEWNET | CLONE_NEWCGROUP
+                                        : 0);
+    if (pid == 0 && isolated) become_container();
+    if (pid == 0) {
+        TRY(chroot(prepared.merged), "chroot");
+        TRY(chdir("/"), "/");
+        execute(prepared.args);
+    }
+    uint64_t stamp = now();
+    TRY(pid, "clone");
+    emit(stamp, "launch", "created %d", pid);
+    if (isolated && prepared.bridge) {
+        add_veth(prepared.bridge, prepared.veth, pid);
+        write_all(network_pipe[1], "g", 1);
+    }
+    _exit(0);
+}
+
+static void prepare(void) {
+    int pipe_ends[2];
+    static char kept[PACKET_MAX];
+    ptrdiff_t shift = kept - request_buffer;
+    memcpy(kept, request_buffer, sizeof kept);
+    const char **texts = (const char **)&prepared; /* every member before cgroup_count is a pointer */
+    for (size_t i = 0; i < offsetof(struct request, cgroup_count) / sizeof *texts; i++)
+        if (texts[i]) texts[i] += shift;
+    TRY(pipe2(pipe_ends, O_CLOEXEC), "pipe");
+    TRY(pipe2(network_pipe, O_CLOEXEC), "pipe");
+    pid_t launcher = fork();
+    TRY(launcher, "fork");
+    if (launcher == 0) {
+        close(pipe_ends[1]);
+        launch(pipe_ends[0]);
+    }
+    close(pipe_ends[0]);
+    close(network_pipe[0]);
+    close(network_pipe[1]);
+    go_pipe = pipe_ends[1];
+}
+
+/* ---- what arrives from the instance ---- */
+
+struct stream {
+    int listener, connection;
+    char line[LINE_MAX_BYTES];
+    size_t used;      /* of line */
+    size_t raw_left;  /* bytes of an "out" frame still to come */
+    int raw_fd, seen;
+};
+
+static struct stream channel = {.listener = -1, .connection = -1};
+static struct stream console = {.listener = -1, .connection = -1};
+static int log_file = -1;
+static int pings_left;
+static uint64_t ping_sent;
+
+static void send_ping(void) {
+    ping_sent = now();
+    write_all(channel.connection, "ping\n", 5);
+}
+
+static void take_channel_line(uint64_t stamp, const char *line) {
+    unsigned long size;
+    if (!strcmp(line, "pong") && pings_left > 0) {
+        emit(stamp, "launch", "rtt %llu", (unsigned long long)(stamp - ping_sent));
+        if (--pings_left > 0) send_ping();
+    } else if (sscanf(line, "out %d %lu", &channel.raw_fd, &size) == 2) {
+        channel.raw_left = size;
+    } else {
+        emit(stamp, "channel", "%s", line);
+    }
+}
+
+static void take_console_line(uint64_t stamp, const char *line) {
+    const char *own = strstr(line, "@harness ");
+    if (own) emit(stamp, "console", "%s", own + strlen("@harness "));
+    else if (strstr(line, "Kernel panic")) emit(stamp, "console", "panic %s", line);
+}
+
+static size_t take_raw(uint64_t stamp, const char *bytes, size_t size) {
+    char head[32];
+    size_t part = size < channel.raw_left ? size : channel.raw_left;
+    snprintf(head, sizeof head, "output %d\n", channel.raw_fd);
+    emit_bytes(stamp, head, bytes, part);
+    channel.raw_left -= part;
+    return part;
+}
+
+static void take_bytes(struct stream *stream, uint64_t stamp, const char *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (stream == &channel && stream->raw_left > 0) {
+            i += take_raw(stamp, bytes + i, size - i) - 1;
+            continue;
+        }
+        char byte = bytes[i];
+        if (byte != '\n' && byte != '\r' && stream->used < sizeof stream->line - 1) {
+            stream->line[stream->used++] = byte;
+        } else if (stream->used > 0) {
+            stream->line[stream->used] = 0;
+            stream->used = 0;
+            if (stream == &channel) take_channel_line(stamp, stream->line);
+            else take_console_line(stamp, stream->line);
+        }
+    }
+}
+
+static void read_stream(struct stream *stream) {
+    uint64_t stamp = now();
+    ssize_t size = read(stream->connection, packet, sizeof packet / 2);
+    if (size < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (size <= 0) {
+        emit(stamp, stream == &channel ? "channel" : "console", "closed");
+        close(stream->connection);
+        stream->connection = -1;
+        return;
+    }
+    if (stream == &console) {
+        if (!stream->seen++) emit(stamp, "console", "first");
+        if (log_file >= 0) write_all(log_file, packet, (size_t)size);
+    }
+    take_bytes(stream, stamp, packet, (size_t)size);
+}
+
+static void accept_stream(struct stream *stream) {
+    stream->connection = accept4(stream->listener, NULL, NULL, SOCK_CLOEXEC);
+    if (stream->connection < 0) return;
+    close(stream->listener);
+    stream->listener = -1;
+    if (stream != &channel) return;
+    char head[32];
+    int length = snprintf(head, sizeof head, "spec %zu\n", spec_size);
+    write_all(channel.connection, head, (size_t)length);
+    write_all(channel.connection, spec, spec_size);
+}
+
+/* ---- what Python asks ---- */
+
+static void start_listening(const struct request *request) {
+    if (request->log) {
+        log_file = open(request->log, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0644);
+        TRY(log_file, request->log);
+    }
+    if (request->console) console.listener = listen_on(request->console);
+    channel.listener = listen_on(request->channel);
+    ssize_t size = recv(control, packet, sizeof packet, 0);
+    if (size < 0) die("spec");
+    spec_size = (size_t)size;
+    spec = malloc(spec_size + 1);
+    if (!spec) die("spec");
+    memcpy(spec, packet, spec_size);
+    emit(now(), "launch", "listening");
+}
+
+static int serve_request(void) {
+    ssize_t size = recv(control, request_buffer, sizeof request_buffer - 1, 0);
+    if (size <= 0) return 0;
+    struct request request;
+    request_buffer[size] = 0;
+    parse_request(&request, request_buffer, (size_t)size);
+    if (!request.verb) return 1;
+    if (!strcmp(request.verb, "go")) {
+        write_all(go_pipe, "g", 1);
+    } else if (!strcmp(request.verb, "listen")) {
+        start_listening(&request);
+    } else if (!strcmp(request.verb, "prepare")) {
+        prepared = request;
+        prepare();
+    } else if (!strcmp(request.verb, "send") && channel.connection >= 0) {
+        write_all(channel.connection, request.line, strlen(request.line));
+        write_all(channel.connection, "\n", 1);
+    } else if (!strcmp(request.verb, "ping") && channel.connection >= 0) {
+        pings_left = atoi(request.count);
+        if (pings_left > 0) send_ping();
+    }
+    return 1;
+}
+
+static void reap_children(void) {
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (WIFSIGNALED(status)) emit(now(), "launch", "ended %d signal %d", pid, WTERMSIG(status));
+        else emit(now(), "launch", "ended %d code %d", pid, WEXITSTATUS(status));
+    }
+}
+
+static void kill_children(void) {
+    char path[64], pids[4096];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    for (int round = 0; round < 1000; round++) {
+        int file = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t size = file < 0 ? 0 : read(file, pids, sizeof pids - 1);
+        if (file >= 0) close(file);
+        if (size <= 0) return;
+        pids[size] = 0;
+        for (char *next = pids, *end; *next; next = end) {
+            long pid = strtol(next, &end, 10);
+            if (end == next) break;
+            kill((pid_t)pid, SIGKILL);
+        }
+        waitpid(-1, NULL, 0);
+    }
+}
+
+static void add_poll(struct pollfd *polls, struct stream **streams, int *count, struct stream *stream) {
+    int descriptor = stream->connection >= 0 ? stream->connection : stream->listener;
+    if (descriptor < 0) return;
+    polls[*count] = (struct pollfd){.fd = descriptor, .events = POLLIN};
+    streams[(*count)++] = stream;
+}
+
+int main(int count_of_arguments, char **arguments) {
+    if (count_of_arguments != 2) return 2;
+    control = atoi(arguments[1]);
+    sigset_t children;
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &children, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    fcntl(control, F_SETFD, FD_CLOEXEC);
+    int reaper = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+    for (;;) {
+        struct pollfd polls[4] = {{.fd = control, .events = POLLIN}, {.fd = reaper, .events = POLLIN}};
+        struct stream *streams[4] = {0};
+        int count = 2;
+        add_poll(polls, streams, &count, &channel);
+        add_poll(polls, streams, &count, &console);
+        if (poll(polls, (nfds_t)count, -1) < 0 && errno != EINTR) break;
+        for (int i = 2; i < count; i++) {
+            if (!polls[i].revents) continue;
+            if (streams[i]->connection >= 0) read_stream(streams[i]);
+            else accept_stream(streams[i]);
+        }
+        if (polls[1].revents) {
+            struct signalfd_siginfo signals[8];
+            while (read(reaper, signals, sizeof signals) > 0) { }
+            reap_children();
+        }
+        if (polls[0].revents && !serve_request()) break;
+    }
+    kill_children();
+    if (prepared.mode && !strcmp(prepared.mode, "chroot")) umount2(prepared.merged, MNT_DETACH);
+    return 0;
+}

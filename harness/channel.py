@@ -1,0 +1,132 @@
+"""Turn an instance's events into milestones, output, answers and clear failures.
+
+Shared by all drivers: what ``ready`` means and how a start can fail is the same everywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.drivers.base import Event
+from harness.errors import TrialError
+from harness.starter import Starter, read_clock
+from harness.units import format_seconds
+
+_NANOSECONDS = 1_000_000_000
+_ANSWER_S = 10.0
+_OUTPUT_KEPT = 1 << 20
+
+_MILESTONE_LINES = {
+    ("console", "first"): "kernel",
+    ("console", "init"): "init",
+    ("channel", "init"): "init",
+    ("channel", "exec"): "exec",
+    ("channel", "ready"): "ready",
+    ("launch", "created"): "created",
+}
+
+
+@dataclass(slots=True)
+class Channel:
+    """The events of one instance. ``wake`` is a descriptor that interrupts every wait.
+
+    ``ended`` is called when ``wake`` is readable and says why the instance is gone, or None.
+    """
+
+    starter: Starter
+    milestones: dict[str, int] = field(default_factory=dict)
+    output: bytearray = field(default_factory=bytearray)
+    pid: int | None = None
+    wake: int | None = None
+    ended: Callable[[], str | None] = lambda: None
+    exit: str | None = None
+    finished: bool = False
+
+    def wait_for(self, milestone: str, deadline: int) -> None:
+        """Wait until ``milestone`` is known; raises TrialError at the deadline or if it cannot be."""
+        while milestone not in self.milestones:
+            event = self._next(deadline)
+            if event is None:
+                raise TrialError(self._describe_timeout(milestone, deadline))
+            self._take(event)
+
+    def ask(self, question: str, answer: str) -> str:
+        """Send ``question``; the line that starts with ``answer``, without that word."""
+        self.starter.send(question)
+        deadline = read_clock() + int(_ANSWER_S * _NANOSECONDS)
+        while (event := self._next(deadline)) is not None:
+            if event.source == "channel" and event.text.split(" ")[0] == answer:
+                return event.text.removeprefix(answer).strip()
+            self._take(event, starting=False)
+        raise TrialError(f"the agent did not answer {question!r} within {_ANSWER_S:g} s")
+
+    def round_trips(self, count: int) -> list[float]:
+        """``count`` echo round trips in seconds, sent and stamped by the starter."""
+        self.starter.ping(count)
+        deadline = read_clock() + int(_ANSWER_S * _NANOSECONDS)
+        found: list[float] = []
+        while len(found) < count and (event := self._next(deadline)) is not None:
+            if event.source == "launch" and event.text.startswith("rtt "):
+                found.append(int(event.text[4:]) / _NANOSECONDS)
+            else:
+                self._take(event, starting=False)
+        if len(found) < count:
+            raise TrialError(f"the agent echoed {len(found)} of {count} bytes")
+        return found
+
+    def wait_end(self, deadline: int) -> bool:
+        """Wait for the instance's first process to end; whether it did before ``deadline``."""
+        while not self.finished:
+            event = self._next(deadline)
+            if event is None:
+                return False
+            self._take(event, starting=False)
+        return True
+
+    def _next(self, deadline: int) -> Event | None:
+        event = self.starter.next_event(deadline, self.wake)
+        if event is None and read_clock() < deadline:
+            raise TrialError(self.ended() or "the instance ended by itself")
+        return event
+
+    def _take(self, event: Event, *, starting: bool = True) -> None:
+        word, _, rest = event.text.partition(" ")
+        name = _MILESTONE_LINES.get((event.source, word))
+        if name is not None and (word == "created" or not rest):
+            self.milestones.setdefault(name, event.stamp)
+        if event.source == "launch" and word == "created":
+            self.pid = int(rest)
+        if event.source == "output" and len(self.output) < _OUTPUT_KEPT:
+            self.output += event.data
+        if event.source == "channel" and word == "exit":
+            self.exit = rest
+        if event.source == "launch" and word == "ended" and rest.split()[0] == str(self.pid):
+            self.finished = True
+        problem = self._find_problem(event) if starting else None
+        if problem is not None:
+            raise TrialError(problem, hint=self._hint())
+
+    def _find_problem(self, event: Event) -> str | None:
+        """Why this event means that the start has failed; None if it does not."""
+        word, _, rest = event.text.partition(" ")
+        if word == "fail":
+            where = {"launch": "the container could not be set up", "console": "the guest gave up"}
+            return f"{where.get(event.source, 'the workload could not start')}: {rest}"
+        if word == "panic" and event.source == "console":
+            return f"the guest's kernel panicked: {rest}"
+        if "ready" in self.milestones:
+            return None
+        if self.exit is not None and word == "exit":
+            return f"the workload ended with {self.exit} before it was ready"
+        if self.finished:
+            return f"the agent ended ({rest.partition(' ')[2]}) before the workload was ready"
+        return None
+
+    def _describe_timeout(self, milestone: str, deadline: int) -> str:
+        request = self.milestones.get("request", deadline)
+        seconds = format_seconds((deadline - request) / _NANOSECONDS)
+        last = max(self.milestones, key=lambda name: self.milestones[name], default="request")
+        return f"not {milestone} within {seconds}; the last milestone was {last}"
+
+    def _hint(self) -> str | None:
+        lines = [line for line in self.output.decode(errors="replace").splitlines() if line.strip()]
+        return f"it printed: {lines[-1][:200]}" if lines else None

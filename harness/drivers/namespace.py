@@ -1,0 +1,67 @@
+"""`namespace`: the project's own container.
+
+New mount, pid, uts, ipc, net and cgroup namespaces, the image under overlayfs, pivot_root, own
+/proc, /sys and /dev, a veth pair to the lab's bridge, limits by cgroup, the engines' default set
+of capabilities and no_new_privs. What is done in which order stands in agent/container.h.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import cgroup
+from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.rooted import (
+    RootedInstance,
+    describe_rooted,
+    rooted_files,
+    rooted_packings,
+    start_rooted_instance,
+)
+from harness.images.model import Image
+from harness.model import Kind
+
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+
+
+class NamespaceDriver:
+    """Linux namespaces without an engine."""
+
+    name = "namespace"
+    kind: Kind = "container"
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.toolbox = toolbox
+
+    def unavailable(self) -> str | None:
+        missing = [name for name in _NAMESPACES if not Path(f"/proc/self/ns/{name}").exists()]
+        if missing:
+            return f"this kernel has no {', '.join(missing)} namespaces"
+        if "overlay" not in Path("/proc/filesystems").read_text():
+            return "this kernel has no overlayfs; `modprobe overlay` loads it"
+        return None
+
+    def files(self, image: Image) -> Sequence[Path]:
+        return rooted_files(image, self.toolbox.starter)
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        return rooted_packings(image)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        limits = {"memory": spec.memory, "cpus": spec.cpus} if spec.cgroups else {}
+        return {
+            **describe_rooted(spec, "namespace"),
+            "namespaces": list(_NAMESPACES),
+            "limits": limits,
+        }
+
+    def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
+        return _start_limited(spec, self.toolbox.starter)
+
+
+@contextmanager
+def _start_limited(spec: InstanceSpec, program: Path) -> Iterator[RootedInstance]:
+    cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus)
+    with start_rooted_instance(spec, "namespace", program) as instance:
+        yield instance

@@ -1,0 +1,44 @@
+"""`process`, the baseline: the same tree by chroot, nothing else.
+
+No namespace and no limit; the overlay that keeps the image unwritten is mounted before the clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.rooted import (
+    RootedInstance,
+    describe_rooted,
+    rooted_files,
+    rooted_packings,
+    start_rooted_instance,
+)
+from harness.images.model import Image
+from harness.model import Kind
+
+
+class ProcessDriver:
+    """The agent and the workload as ordinary processes in a chroot."""
+
+    name = "process"
+    kind: Kind = "process"
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.toolbox = toolbox
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def files(self, image: Image) -> Sequence[Path]:
+        return rooted_files(image, self.toolbox.starter)
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        return rooted_packings(image)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        return describe_rooted(spec, "chroot")
+
+    def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
+        return start_rooted_instance(spec, "chroot", self.toolbox.starter)
