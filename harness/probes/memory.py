@@ -1,0 +1,103 @@
+"""The memory ledger of one instance at its settled point, and the host's own figure.
+
+Sources: proc_pid_smaps(5) for smaps_rollup, Documentation/filesystems/proc.rst for MemAvailable.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness import cgroup
+from harness.drivers.base import Processes
+from harness.model import Kind, Measurement
+
+_KIB = 1024
+
+
+def read_available() -> int:
+    """The host's MemAvailable in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * _KIB
+    raise OSError("/proc/meminfo has no MemAvailable")
+
+
+def read_pss(pids: Sequence[int]) -> int | None:
+    """Sum of PSS over processes, in bytes; None if none of them could be read."""
+    found = [size for size in map(_read_pss_of, pids) if size is not None]
+    return sum(found) if found else None
+
+
+def _read_pss_of(pid: int) -> int | None:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * _KIB
+    except OSError:  # ended meanwhile, or not ours to read
+        pass
+    return None
+
+
+def build_ledger(
+    kind: Kind,
+    pss: int | None,
+    helpers: int | None,
+    guest_used: int | None,
+    charge: cgroup.MemoryCharge | None,
+    host_delta: int,
+) -> list[Measurement]:
+    """The rows of the ledger; a figure that could not be read has no row.
+
+    ``pss`` is that of every process that serves the instance, ``helpers`` that of those outside.
+    """
+    rows = [Measurement("memory.host_delta", host_delta)]
+    if pss is not None:
+        rows.append(Measurement("memory.pss", pss))
+    if kind == "vm" and guest_used is not None:
+        rows.append(Measurement("memory.guest_used", guest_used))
+        if pss is not None:
+            rows.append(Measurement("memory.overhead", pss - guest_used))
+    if kind != "vm" and helpers is not None:
+        rows.append(Measurement("memory.overhead", helpers))
+    if charge is not None:
+        rows.append(Measurement("memory.cgroup", charge.total))
+        parts = {"anon": charge.anon, "file": charge.file, "kernel": charge.kernel}
+        rows += [Measurement("memory.cgroup", value, phase) for phase, value in parts.items()]
+        if charge.peak is not None:
+            rows.append(Measurement("memory.cgroup", charge.peak, "peak"))
+    return rows
+
+
+def read_ledger(
+    kind: Kind,
+    processes: Processes,
+    cgroups: Sequence[Path],
+    guest_used: int | None,
+    available_before: int,
+) -> list[Measurement]:
+    """Read every figure of the ledger now."""
+    helpers = read_pss(processes.helpers)
+    inside = read_pss(processes.inside)
+    pss = None if inside is None else inside + (helpers or 0)
+    delta = available_before - read_available()
+    return build_ledger(kind, pss, helpers, guest_used, cgroup.read_memory(cgroups), delta)
+
+
+def parse_guest_used(answer: str) -> int:
+    """MemTotal − MemAvailable from the agent's ``TOTAL AVAILABLE``."""
+    total, available = map(int, answer.split())
+    return total - available
+
+
+def read_settings() -> Mapping[str, str]:
+    """KSM and transparent huge pages: they change what memory figures mean."""
+    files = {
+        "ksm": "/sys/kernel/mm/ksm/run",
+        "thp": "/sys/kernel/mm/transparent_hugepage/enabled",
+    }
+    found = {}
+    for name, path in files.items():
+        try:
+            found[name] = Path(path).read_text().strip()
+        except OSError:
+            found[name] = "absent"
+    return found
