@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,3 +126,15 @@ def find_children(parent: int) -> tuple[int, ...]:
         found += children
         waiting += children
     return tuple(sorted(found))
+
+
+def read_cpu_clocks(pids: Sequence[int]) -> float | None:
+    """CPU seconds (user and system) of processes by their CPU-time clocks; None if all are gone.
+
+    Source: clock_getcpuclockid(3); the number is how the kernel codes a process's clock.
+    """
+    found: list[float] = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.append(time.clock_gettime((~pid << 3) | 2))
+    return sum(found) if found else None

@@ -1,0 +1,308 @@
+"""Run the trials of a schedule, one after the other, and yield what each left behind.
+
+The runner knows drivers only by their interface and nothing of storage: it yields outcomes. A
+trial that fails is an outcome too, with its evidence; the others go on.
+"""
+
+import contextlib
+import datetime
+import errno
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness import cgroup, lab
+from harness.drivers.base import Driver, Instance, InstanceSpec
+from harness.errors import HarnessError
+from harness.images.model import Image
+from harness.model import (
+    NO_ACCELERATOR,
+    CacheState,
+    Measurement,
+    Outcome,
+    base_platform,
+    build_phases,
+)
+from harness.plan import ScheduledTrial, Workload
+from harness.probes import disk, memory, noise, page_cache, request
+from harness.process import read_cpu_clocks
+from harness.starter import read_clock
+
+_NANOSECONDS = 1_000_000_000
+_RESPONSE_S = 10.0
+_ROUND_TRIPS = 15
+_FREE_LEAST = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything that stays the same over a run. ``fixed`` are the rows of an image's own size,
+    by (base platform, image); ``scratch`` is emptied by the lab when the run ends.
+    """
+
+    run_id: str
+    drivers: Mapping[str, Driver]
+    images: Mapping[str, Image]
+    workloads: Mapping[str, Workload]
+    fixed: Mapping[tuple[str, str], Sequence[Measurement]]
+    scratch: Path
+    logs: Path
+    tree: cgroup.CgroupTree | None
+    cache: CacheState = "warm"
+    settle: float = 0.2
+    memory: int = 256 << 20
+    cpus: int = 1
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is gathered while a trial runs, so that a failed one keeps what it had."""
+
+    milestones: dict[str, int] = field(default_factory=dict)
+    measurements: list[Measurement] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+    details: dict[str, object] = field(default_factory=dict)
+    accelerator: str = NO_ACCELERATOR
+
+
+def run_schedule(schedule: Iterable[ScheduledTrial], bench: Bench) -> Iterator[Outcome]:
+    """Yield the outcome of each trial as it ends."""
+    for scheduled in schedule:
+        yield run_trial(scheduled, bench)
+
+
+def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
+    """One fresh instance from start to teardown. Only an interrupt of the user gets out."""
+    notes = Notes()
+    started_at = datetime.datetime.now(datetime.UTC).isoformat()
+    trial = _Trial(
+        driver=bench.drivers[base_platform(scheduled.platform)],
+        workload=bench.workloads[scheduled.workload],
+        spec=build_spec(scheduled, bench),
+        bench=bench,
+        notes=notes,
+    )
+    error: HarnessError | OSError | None = None
+    try:
+        trial.measure()
+    except (HarnessError, OSError) as caught:
+        error = caught
+        notes.measurements.clear()
+        notes.details["logs"] = _keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
+    finally:
+        shutil.rmtree(trial.spec.folder, ignore_errors=True)
+    return Outcome(
+        block=scheduled.block,
+        trial=scheduled.trial,
+        order=scheduled.order,
+        platform=scheduled.platform,
+        kind=trial.driver.kind,
+        accelerator=notes.accelerator,
+        image=trial.workload.image,
+        workload=scheduled.workload,
+        cache=bench.cache,
+        instances=1,
+        warmup=scheduled.warmup,
+        started_at=started_at,
+        status="failed" if error else "ok",
+        milestones=notes.milestones,
+        measurements=tuple(notes.measurements),
+        marks=tuple(dict.fromkeys(notes.marks)),
+        error=_describe(error) if error else None,
+        hint=_find_remedy(error) if error else None,
+        details=notes.details,
+    )
+
+
+def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
+    """The instance of a scheduled trial as plain data; makes nothing."""
+    workload = bench.workloads[scheduled.workload]
+    return InstanceSpec(
+        name=f"{cgroup.PREFIX}{bench.run_id}-{scheduled.trial}",
+        folder=bench.scratch / f"t{scheduled.trial}",
+        image=bench.images[workload.image],
+        command=workload.command,
+        environment=workload.environment,
+        ready=workload.ready,
+        memory=bench.memory,
+        cpus=bench.cpus,
+        timeout=workload.timeout,
+        address=lab.build_address(scheduled.trial) if workload.network else None,
+        gateway=lab.GATEWAY if workload.network else None,
+        bridge=lab.BRIDGE if workload.network else None,
+    )
+
+
+# ---- one trial -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One trial in progress: `measure` prepares, starts, reads and stops one instance."""
+
+    driver: Driver
+    workload: Workload
+    spec: InstanceSpec
+    bench: Bench
+    notes: Notes
+
+    def measure(self) -> None:
+        _require_space(self.bench.scratch)
+        self.spec.folder.mkdir()
+        if self.bench.tree:
+            self.spec = replace(self.spec, cgroups=self.bench.tree.start(self.spec.name))
+        try:
+            self._set_cache()
+            before = noise.read_noise(read_clock())
+            self._start_and_stop()
+            after = noise.read_noise(read_clock())
+        finally:
+            cgroup.kill_processes(self.spec.cgroups)
+            left = cgroup.remove(self.spec.cgroups)
+        self._note_stop(left)
+        self.notes.marks += noise.find_marks(before, after)
+        self.notes.details["noise"] = noise.build_details(before, after)
+        self._delete()
+        self.notes.measurements += self.bench.fixed.get(
+            (self.driver.name, self.spec.image.name), ()
+        )
+
+    def _set_cache(self) -> None:
+        files, state = self.driver.files(self.spec.image), self.bench.cache
+        residency = page_cache.set_cache_state(files, state)
+        self.notes.details["resident_share"] = round(residency.share, 6)
+        mark = page_cache.find_mark(residency, state)
+        if mark is not None:
+            self.notes.marks.append(mark)
+
+    def _start_and_stop(self) -> None:
+        available = memory.read_available()
+        cpu_before = cgroup.read_cpu_time(self.spec.cgroups)
+        with self.driver.start_instance(self.spec) as instance:
+            self.notes.milestones = instance.milestones
+            self.notes.accelerator = instance.accelerator
+            if instance.accelerator == "tcg":
+                self.notes.marks.append("emulated")
+            instance.wait_ready()
+            cpu = self._read_cpu(instance, cpu_before)
+            self._request_response(instance)
+            self.bench.sleep(self.bench.settle)
+            self.notes.measurements += build_start_rows(instance.milestones, cpu)
+            self.notes.measurements += self._read_settled(instance, available)
+            self.notes.details["stop_requested"] = read_clock()
+            instance.stop()
+
+    def _read_cpu(
+        self, instance: Instance, before: tuple[float, float] | None
+    ) -> dict[str, float]:
+        """CPU time up to now: by the group where there is one, else by the processes' clocks."""
+        after = cgroup.read_cpu_time(self.spec.cgroups)
+        if before is not None and after is not None:
+            user, system = after[0] - before[0], after[1] - before[1]
+            return {"": user + system, "user": user, "system": system}
+        total = read_cpu_clocks(instance.processes().inside)
+        return {} if total is None else {"": total}
+
+    def _request_response(self, instance: Instance) -> None:
+        """Send the workload's request at once after ``ready``; the answer is a milestone."""
+        if self.workload.request is None:
+            return
+        port, path = request.parse_request(self.workload.request)
+        address = "127.0.0.1"
+        if self.driver.kind != "process" and self.spec.address:
+            address = self.spec.address.split("/")[0]
+        deadline = read_clock() + int(_RESPONSE_S * _NANOSECONDS)
+        stamp = request.request_first_answer(address, port, path, deadline)
+        instance.milestones["response"] = stamp
+
+    def _read_settled(self, instance: Instance, available: int) -> list[Measurement]:
+        """What is read at the settled point, then the channel's cost."""
+        kind, cgroups = self.driver.kind, self.spec.cgroups
+        used = memory.parse_guest_used(instance.ask("memory")) if kind == "vm" else None
+        rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
+        _, growth = disk.read_sizes(instance.files())
+        rows.append(Measurement("disk.instance_growth", growth))
+        round_trip = statistics.median(instance.round_trips(_ROUND_TRIPS))
+        rows.append(Measurement("channel.round_trip", round_trip))
+        if throttled := cgroup.read_throttled(cgroups):
+            self.notes.marks.append("throttled")
+            self.notes.details["throttled"] = throttled
+        return rows
+
+    def _note_stop(self, left: Sequence[str]) -> None:
+        stamp = read_clock()
+        self.notes.milestones["stopped"] = stamp
+        requested = self.notes.details.pop("stop_requested")
+        assert isinstance(requested, int)
+        seconds = (stamp - requested) / _NANOSECONDS
+        self.notes.measurements.append(Measurement("startup.stopped", seconds))
+        if left:
+            self.notes.marks.append("left-behind")
+            self.notes.details["left"] = list(left)
+
+    def _delete(self) -> None:
+        """Delete what the trial wrote and see what the file system gets back."""
+        used = disk.read_used(self.bench.scratch)
+        shutil.rmtree(self.spec.folder)
+        reclaimed = used - disk.read_used(self.bench.scratch)
+        self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))
+
+
+def build_start_rows(
+    milestones: Mapping[str, int], cpu: Mapping[str, float]
+) -> list[Measurement]:
+    """Headlines and phases of a start from its milestones (ns), and its CPU time by phase."""
+
+    def seconds(first: str, last: str) -> float:
+        return (milestones[last] - milestones[first]) / _NANOSECONDS
+
+    rows = [Measurement("startup.ready", seconds("request", "ready"))]
+    phases = build_phases(milestones)
+    if "response" in milestones:
+        rows.append(Measurement("startup.response", seconds("request", "response")))
+        phases["response"] = seconds("ready", "response")
+    rows += [Measurement("startup.phase", value, phase) for phase, value in phases.items()]
+    rows += [Measurement("startup.cpu", value, phase) for phase, value in cpu.items()]
+    return rows
+
+
+# ---- failures --------------------------------------------------------------------------------
+
+
+def _require_space(scratch: Path) -> None:
+    free = shutil.disk_usage(scratch).free
+    if free < _FREE_LEAST:
+        raise HarnessError(
+            f"{scratch} has only {free >> 20} MiB free",
+            hint="free some space, or point HARNESS_CACHE at a larger disk",
+        )
+
+
+def _describe(error: HarnessError | OSError) -> str:
+    if isinstance(error, HarnessError):
+        return error.message
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _find_remedy(error: HarnessError | OSError) -> str | None:
+    if isinstance(error, HarnessError):
+        return error.hint
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free some space, or point HARNESS_CACHE at a larger disk" if full else None
+
+
+def _keep_logs(source: Path, logs: Path, trial: int) -> list[str]:
+    """Copy a failed trial's logs to the result folder; their names."""
+    target = logs / f"trial-{trial}"
+    kept: list[str] = []
+    with contextlib.suppress(OSError):
+        for path in sorted([*source.glob("*.log"), *source.glob("*.xml")]):
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.name)
+            kept.append(f"logs/{target.name}/{path.name}")
+    return kept
