@@ -101,8 +101,8 @@ def _clean_record(record: Record) -> list[str]:
     for group in _find_groups(record.cgroup):
         left = cgroup.remove([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
-    scratch = Path(record.scratch)
-    if scratch.is_relative_to(scratch_root()) and scratch.exists():
+    scratch = Path(record.scratch).resolve()
+    if scratch.parent == scratch_root().resolve() and scratch.exists():
         problems: list[str] = []
         shutil.rmtree(scratch, onerror=lambda _, path, error: problems.append(f"{path}: {error[1]}"))
         said += [f"could not remove {line}" for line in problems] or [f"removed {scratch}"]
@@ -113,6 +113,8 @@ def _clean_record(record: Record) -> list[str]:
 
 def _find_groups(name: str) -> list[Path]:
     """The run's group in every hierarchy; the name holds the run's id."""
+    if not name.startswith(cgroup.PREFIX) or "/" in name:
+        return []
     candidates = [cgroup.MOUNT / name]
     candidates += [hierarchy / name for hierarchy in cgroup.MOUNT.iterdir() if hierarchy.is_dir()]
     found = {each.resolve() for each in candidates if each.is_dir()}

@@ -1,0 +1,180 @@
+"""The lab on the real kernel: what is inside, and that nothing outlives it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import cgroup, lab
+from harness.paths import register_dir, scratch_root
+from tests.integration.laboratory import run_in_lab
+
+LONG_RUN = """
+import os, subprocess, sys, time
+from pathlib import Path
+from harness import cgroup, lab
+def work():
+    tree = cgroup.find_tree("{run_id}")
+    folders = tree.start("instance") if tree else ()
+    Path(lab.build_record("{run_id}").scratch, "file").parent.mkdir(parents=True)
+    Path(lab.build_record("{run_id}").scratch, "file").write_text("x")
+    with cgroup.entered(folders):
+        subprocess.Popen(["sleep", "4321"], start_new_session=True)
+    print("up", os.getppid(), flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("teardown", flush=True)
+    return 0
+sys.exit(lab.run_inside(work, "{run_id}"))
+"""
+
+
+def list_sleepers() -> list[int]:
+    """Host pids of the sleep that the long run starts."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes() == b"sleep\x004321\x00":
+                found.append(int(entry.name))
+    return found
+
+
+def list_groups(run_id: str) -> list[Path]:
+    return lab._find_groups(cgroup.PREFIX + run_id)
+
+
+def wait_until_gone(run_id: str) -> bool:
+    for _ in range(100):
+        if not list_sleepers() and not list_groups(run_id):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@contextlib.contextmanager
+def long_run(run_id: str) -> Any:
+    """A harness process with a lab, a group, a scratch file and a child that ignores its parent."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG_RUN.format(run_id=run_id)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("up ")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def find_children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_lab_has_its_own_processes_network_and_bridge(tmp_path: Path) -> None:
+    def look(_: str) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "links": sorted(os.listdir("/sys/class/net")),
+            "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+        }
+
+    seen = run_in_lab(look, tmp_path)
+    assert seen["pid"] < 100
+    assert set(seen["links"]) >= {"lo", lab.BRIDGE}
+    assert len(seen["processes"]) < 10
+    assert lab.BRIDGE not in os.listdir("/sys/class/net")
+
+
+def test_the_exit_code_of_the_work_is_the_labs() -> None:
+    assert lab.run_inside(lambda: 7, "testexit") == 7
+
+
+def test_an_orderly_end_leaves_no_record_group_or_scratch(tmp_path: Path) -> None:
+    def make(run_id: str) -> str:
+        tree = cgroup.find_tree(run_id)
+        assert tree is not None, "this host gives root no usable cgroups"
+        tree.start("one")
+        scratch = Path(lab.build_record(run_id).scratch)
+        scratch.mkdir(parents=True)
+        (scratch / "file").write_text("x")
+        return run_id
+
+    run_id = run_in_lab(make, tmp_path)
+    assert list_groups(run_id) == []
+    assert not (scratch_root() / run_id).exists()
+    assert not (register_dir() / f"{run_id}.json").exists()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3], ids=["harness", "keeper", "init", "worker"])
+def test_kill_9_of_any_process_of_the_harness_ends_everything(depth: int) -> None:
+    run_id = f"testkill{depth}"
+    with long_run(run_id) as process:
+        victim = process.pid
+        for _ in range(depth):
+            (victim,) = find_children(victim)[:1]
+        assert list_sleepers(), "the run started nothing"
+        os.kill(victim, signal.SIGKILL)
+        process.wait(10)
+        if depth == 2:  # init itself: its groups are left to `clean`
+            time.sleep(0.2)
+            lab.clean_dead_runs()
+        assert wait_until_gone(run_id), (list_sleepers(), list_groups(run_id))
+    assert not (scratch_root() / run_id).exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+)
+def test_a_request_to_end_lets_the_work_tear_down(number: int, code: int) -> None:
+    run_id = f"testend{code}"
+    with long_run(run_id) as process:
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=10)
+        assert "teardown" in out
+        assert process.returncode == code
+        assert wait_until_gone(run_id)
+
+
+def test_clean_takes_dead_runs_and_leaves_living_ones_alone() -> None:
+    with long_run("testalive"):
+        before = list_groups("testalive")
+        record = register_dir() / "testdead.json"
+        scratch = scratch_root() / "testdead"
+        scratch.mkdir(parents=True)
+        record.write_text(
+            json.dumps({"run_id": "testdead", "scratch": str(scratch), "cgroup": "harness-testdead"})
+        )
+        said = lab.clean_dead_runs()
+        assert any("testdead" in line for line in said)
+        assert not scratch.exists()
+        assert not record.exists()
+        assert list_groups("testalive") == before
+        assert list_sleepers()
+
+
+def test_clean_never_follows_a_record_out_of_the_scratch_folder(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    record = register_dir() / "testevil.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(
+        json.dumps({"run_id": "testevil", "scratch": str(precious), "cgroup": "harness-testevil"})
+    )
+    lab.clean_dead_runs()
+    assert precious.exists()
+
+
+def test_addresses_of_many_instances_are_distinct() -> None:
+    addresses = {lab.build_address(number) for number in range(65_000)}
+    assert len(addresses) == 65_000
+    assert f"{lab.GATEWAY}/{lab.PREFIX}" not in addresses
