@@ -1,0 +1,413 @@
+/*
+ * agent: the first process of every instance, the same bytes on every platform (PROTOCOL.md).
+ *
+ * In a container it is given the path of its channel and starts the workload. As PID 1 of a guest
+ * it first makes the machine usable: file systems, modules, root, network. From then on there is
+ * one poll() loop over the channel, the workload's output and SIGCHLD, and no difference.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define SPEC_MAX (128 * 1024)
+#define WORDS_MAX 1024
+#define CHUNK 16384
+#define PROBE_INTERVAL_NS 500000ll
+#define GRACE_NS 200000000ll
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+enum condition { ON_EXIT, ON_OUTPUT, ON_TCP };
+
+/* One of the workload's output pipes; `matched` is the state of the search for the pattern. */
+struct output {
+    int pipe, number;
+    size_t matched;
+};
+
+/* Bytes on their way to the host. */
+struct queue {
+    size_t start, end;
+    char bytes[CHUNK + 64];
+};
+
+static int guest, channel = -1, signals = -1, probe = -1;
+static struct output outputs[2] = {{.pipe = -1, .number = 1}, {.pipe = -1, .number = 2}};
+static struct queue lines, frame;
+
+static char spec[SPEC_MAX];
+static char *words[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
+static const char *directory = "/", *address, *gateway, *hostname;
+static enum condition condition;
+static const char *pattern;
+static size_t pattern_size, *fallback;
+static int port;
+
+static pid_t workload;
+static volatile int exec_error;
+static int ready, ended, end_reported, end_status, stopping;
+static long long next_probe, kill_time;
+
+/* ---- small things ---- */
+
+static long long now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000ll + time.tv_nsec;
+}
+
+static _Noreturn void leave(int code) {
+    if (guest) end_guest();
+    _exit(code);
+}
+
+/* ---- to the host: lines go ahead of output, so that a milestone never waits for a full pipe ---- */
+
+static ssize_t drain(struct queue *queue) {
+    while (queue->start < queue->end) {
+        ssize_t size = write(channel, queue->bytes + queue->start, queue->end - queue->start);
+        if (size < 0 && errno == EINTR) continue;
+        if (size < 0) return -1;
+        queue->start += (size_t)size;
+    }
+    queue->start = queue->end = 0;
+    return 0;
+}
+
+static void flush(void) {
+    if (frame.start > 0 && drain(&frame) < 0) return; /* begun, so it has to be finished */
+    if (drain(&lines) == 0) drain(&frame);
+}
+
+static void say(const char *format, ...) {
+    va_list arguments;
+    size_t room = sizeof lines.bytes - lines.end;
+    va_start(arguments, format);
+    int size = vsnprintf(lines.bytes + lines.end, room, format, arguments);
+    va_end(arguments);
+    if (size < 0 || (size_t)size + 1 >= room) return; /* a host that asks and never reads */
+    lines.end += (size_t)size;
+    lines.bytes[lines.end++] = '\n';
+    flush();
+}
+
+static void say_ready(void) {
+    if (ready) return;
+    ready = 1;
+    say("ready");
+}
+
+/* ---- readiness ---- */
+
+static void prepare_search(void) {
+    pattern_size = strlen(pattern);
+    fallback = calloc(pattern_size + 1, sizeof *fallback);
+    for (size_t i = 1, k = 0; fallback && i < pattern_size; fallback[++i] = k) {
+        while (k > 0 && pattern[i] != pattern[k]) k = fallback[k];
+        if (pattern[i] == pattern[k]) k++;
+    }
+}
+
+/* Knuth-Morris-Pratt: the state lives on between two reads, so the text may be split anywhere. */
+static void search(struct output *output, const char *bytes, size_t size) {
+    for (size_t i = 0; i < size && !ready; i++) {
+        while (output->matched > 0 && bytes[i] != pattern[output->matched])
+            output->matched = fallback[output->matched];
+        if (bytes[i] == pattern[output->matched]) output->matched++;
+        if (output->matched == pattern_size) say_ready();
+    }
+}
+
+static void begin_probe(void) {
+    struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (connect(probe, (struct sockaddr *)&target, sizeof target) == 0) say_ready();
+}
+
+static void end_probe(short events) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(probe, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (!error && (events & POLLOUT)) say_ready();
+    close(probe);
+    probe = -1;
+    next_probe = now() + PROBE_INTERVAL_NS;
+}
+
+/* The one thing that is asked again and again: no kernel event says that a port accepts. */
+static void step_probe(void) {
+    if (condition != ON_TCP || ready || ended || workload <= 0) return;
+    if (probe < 0 && now() >= next_probe) begin_probe();
+    struct pollfd state = {.fd = probe, .events = POLLOUT};
+    if (probe >= 0 && poll(&state, 1, 0) > 0) end_probe(state.revents);
+}
+
+/* ---- the workload ---- */
+
+static _Noreturn void become_workload(int out, int err) {
+    sigset_t none;
+    sigemptyset(&none);
+    signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    dup2(out, 1);
+    dup2(err, 2);
+    if (chdir(directory) == 0) execvp(words[0], words);
+    exec_error = errno; /* the parent sees it: after vfork, memory is shared */
+    _exit(127);
+}
+
+static void start_workload(void) {
+    int out[2], err[2];
+    if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0) {
+        say("fail pipe: %s", strerror(errno));
+        return;
+    }
+    environ = environment;
+    pid_t child = vfork(); /* returns when the child has executed its command, or has failed to */
+    if (child == 0) become_workload(out[1], err[1]);
+    if (child < 0) exec_error = errno;
+    if (exec_error) say("fail exec %s: %s", words[0], strerror(exec_error));
+    else say("exec");
+    close(out[1]);
+    close(err[1]);
+    if (exec_error) {
+        close(out[0]);
+        close(err[0]);
+        return;
+    }
+    workload = child;
+    outputs[0].pipe = out[0];
+    outputs[1].pipe = err[0];
+    for (int i = 0; i < 2; i++) fcntl(outputs[i].pipe, F_SETFL, O_NONBLOCK);
+}
+
+/* One frame at a time: while the host is slow, the workload waits in its own pipe. */
+static void forward(struct output *output) {
+    static char bytes[CHUNK];
+    ssize_t size = read(output->pipe, bytes, sizeof bytes);
+    if (size < 0) return;
+    if (size == 0) {
+        close(output->pipe);
+        output->pipe = -1;
+        return;
+    }
+    int head = snprintf(frame.bytes, 64, "out %d %zd\n", output->number, size);
+    memcpy(frame.bytes + head, bytes, (size_t)size);
+    frame.end = (size_t)head + (size_t)size;
+    if (condition == ON_OUTPUT) search(output, bytes, (size_t)size);
+    flush();
+}
+
+/* `exit` follows the last byte of output that the workload itself has written. */
+static void report_end(void) {
+    for (int i = 0; i < 2; i++) {
+        int waiting = 0;
+        if (frame.end > 0) return;
+        if (outputs[i].pipe >= 0 && ioctl(outputs[i].pipe, FIONREAD, &waiting) == 0 && waiting > 0)
+            return;
+    }
+    end_reported = 1;
+    if (WIFSIGNALED(end_status)) say("exit signal %d", WTERMSIG(end_status));
+    else say("exit %d", WEXITSTATUS(end_status));
+}
+
+static void reap(void) {
+    struct signalfd_siginfo received[4];
+    int status;
+    pid_t pid;
+    while (read(signals, received, sizeof received) > 0) { }
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid != workload) continue;
+        ended = 1;
+        end_status = status;
+        if (condition == ON_EXIT && WIFEXITED(status) && WEXITSTATUS(status) == 0) say_ready();
+    }
+}
+
+/* ---- from the host ---- */
+
+static const char *take_condition(char *value) {
+    if (!strcmp(value, "exit")) {
+        condition = ON_EXIT;
+    } else if (!strncmp(value, "output:", 7) && value[7]) {
+        condition = ON_OUTPUT;
+        pattern = value + 7;
+        prepare_search();
+    } else if (!strncmp(value, "tcp:", 4) && (port = atoi(value + 4)) > 0 && port < 65536) {
+        condition = ON_TCP;
+    } else {
+        return "an unknown condition for ready";
+    }
+    return NULL;
+}
+
+#define IS(key) (length == sizeof key - 1 && !memcmp(record, key, length))
+
+static const char *parse_spec(char *bytes, size_t size) {
+    int word_count = 0, variable_count = 0, has_path = 0;
+    const char *problem = NULL;
+    for (char *record = bytes; record < bytes + size && !problem; record += strlen(record) + 1) {
+        char *value = strchr(record, '=');
+        if (!value) return "a record without =";
+        size_t length = (size_t)(value++ - record);
+        if (IS("arg") && word_count < WORDS_MAX) words[word_count++] = value;
+        else if (IS("env") && variable_count < WORDS_MAX - 1) environment[variable_count++] = value;
+        else if (IS("cwd")) directory = value;
+        else if (IS("ready")) problem = take_condition(value);
+        else if (IS("address")) address = value;
+        else if (IS("gateway")) gateway = value;
+        else if (IS("hostname")) hostname = value;
+        else problem = "an unknown or too frequent record";
+        has_path |= !strncmp(record, "env=PATH=", 9);
+    }
+    if (!has_path) environment[variable_count] = DEFAULT_PATH;
+    return problem ? problem : word_count ? NULL : "no command";
+}
+
+static void answer_memory(void) {
+    char text[4096];
+    unsigned long long total = 0, available = 0;
+    read_file("/proc/meminfo", text, sizeof text);
+    const char *line = strstr(text, "MemTotal:");
+    if (line) sscanf(line, "MemTotal: %llu", &total);
+    line = strstr(text, "MemAvailable:");
+    if (line) sscanf(line, "MemAvailable: %llu", &available);
+    say("memory %llu %llu", total * 1024, available * 1024);
+}
+
+static void begin_stop(void) {
+    if (stopping) return;
+    stopping = 1;
+    kill_time = now() + GRACE_NS;
+    if (workload > 0) kill(-workload, SIGTERM);
+}
+
+static void finish_stop(void) {
+    if (workload > 0) kill(-workload, SIGKILL);
+    say("bye");
+    leave(0);
+}
+
+static void begin_workload(size_t size) {
+    const char *problem = parse_spec(spec, size);
+    if (!problem && guest) problem = configure_guest(hostname, address, gateway);
+    if (problem) say("fail spec: %s", problem);
+    else start_workload();
+}
+
+static void take_line(const char *line, size_t *spec_left) {
+    size_t size;
+    if (sscanf(line, "spec %zu", &size) == 1) {
+        if (size == 0 || size >= sizeof spec) say("fail spec: %zu bytes", size);
+        else *spec_left = size;
+    }
+    else if (!strcmp(line, "ping")) say("pong");
+    else if (!strcmp(line, "memory")) answer_memory();
+    else if (!strcmp(line, "stop")) begin_stop();
+}
+
+static void take_bytes(const char *bytes, size_t size) {
+    static char line[256];
+    static size_t used, spec_used, spec_left;
+    for (size_t i = 0; i < size; i++) {
+        if (spec_left > 0) {
+            spec[spec_used++] = bytes[i];
+            if (--spec_left == 0) begin_workload(spec_used);
+        } else if (bytes[i] == '\n') {
+            line[used] = 0;
+            used = 0;
+            take_line(line, &spec_left);
+        } else if (used < sizeof line - 1) {
+            line[used++] = bytes[i];
+        }
+    }
+}
+
+static void read_channel(void) {
+    char bytes[4096];
+    ssize_t size = read(channel, bytes, sizeof bytes);
+    if (size > 0) take_bytes(bytes, (size_t)size);
+    else if (size == 0 || (errno != EAGAIN && errno != EINTR)) finish_stop(); /* the host is gone */
+}
+
+/* ---- the loop ---- */
+
+static void connect_channel(const char *path) {
+    struct sockaddr_un target = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof target.sun_path) exit(2);
+    strcpy(target.sun_path, path);
+    channel = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(channel, (struct sockaddr *)&target, sizeof target) < 0) {
+        fprintf(stderr, "agent: %s: %s\n", path, strerror(errno));
+        exit(1);
+    }
+    say("init");
+    fcntl(channel, F_SETFL, O_NONBLOCK);
+}
+
+static struct timespec *find_timeout(struct timespec *room) {
+    long long when = stopping ? kill_time : -1;
+    if (condition == ON_TCP && !ready && !ended && workload > 0 && probe < 0)
+        when = when < 0 || next_probe < when ? next_probe : when;
+    if (when < 0) return NULL;
+    long long left = when - now();
+    if (left < 0) left = 0;
+    *room = (struct timespec){left / 1000000000, left % 1000000000};
+    return room;
+}
+
+static void step(void) {
+    struct pollfd polls[] = {
+        {.fd = channel, .events = POLLIN},
+        {.fd = signals, .events = POLLIN},
+        {.fd = probe, .events = POLLOUT},
+        {.fd = frame.end == 0 ? outputs[0].pipe : -1, .events = POLLIN},
+        {.fd = frame.end == 0 ? outputs[1].pipe : -1, .events = POLLIN},
+    };
+    struct timespec room;
+    if (frame.end > 0 || lines.end > 0) polls[0].events |= POLLOUT;
+    if (ppoll(polls, 5, find_timeout(&room), NULL) < 0) return;
+    if (polls[1].revents) reap();
+    step_probe();
+    if (polls[0].revents & POLLOUT) flush();
+    if (polls[0].revents & ~POLLOUT) read_channel();
+    for (int i = 0; i < 2; i++)
+        if (polls[3 + i].revents && frame.end == 0) forward(&outputs[i]);
+    if (ended && !end_reported) report_end();
+    if (stopping && (workload <= 0 || ended || now() >= kill_time)) finish_stop();
+}
+
+int main(int count, char **arguments) {
+    /* The kernel hands PID 1 words of its command line that it does not know; a path is ours. */
+    guest = getpid() == 1 && (count < 2 || arguments[1][0] != '/');
+    if (guest) channel = enter_guest();
+    else if (count == 2) connect_channel(arguments[1]);
+    else return 2;
+
+    sigset_t children;
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &children, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signals = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    for (;;) step();
+}
