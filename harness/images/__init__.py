@@ -1,0 +1,1 @@
+"""Images: built, packed, imported and found; and the kernel that guests run."""

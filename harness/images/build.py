@@ -1,0 +1,83 @@
+"""From a recipe to a root file system: mmdebstrap unpacks Debian's packages, the rest is ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import HostError
+from harness.images import apt
+from harness.images.archive import read_content, read_tar
+from harness.images.recipes import EPOCH, Recipe
+from harness.images.rooted import require_owners, run_rooted
+from harness.images.rootfs import Entry, build_symlink, finish_tree, select_entries
+from harness.images.workshop import Progress
+from harness.process import run_command
+
+_TIMEOUT = 1800.0
+_BUSYBOX = ("bin/busybox", "usr/bin/busybox")
+
+
+def build_tree(
+    recipe: Recipe, sources: apt.Sources, agent: Path, folder: Path, progress: Progress
+) -> dict[str, Entry]:
+    """Build ``recipe`` in the scratch folder ``folder``; the entries' content stays there."""
+    require_owners()
+    apt.require_keyring(sources)
+    progress(f"{recipe.name}: unpacking Debian {sources.suite} packages")
+    raw = folder / "packages.tar"
+    run_mmdebstrap(recipe, sources, folder, raw)
+    tree = select_entries(read_tar(raw), recipe)
+    if recipe.applets:
+        tree |= read_applets(tree, folder)
+    files = {path: text.replace("{suite}", sources.suite) for path, text in recipe.files.items()}
+    return finish_tree(tree, agent, files)
+
+
+def build_mmdebstrap(
+    recipe: Recipe, suite: str, settings: Sequence[str], sources: Path, out: Path
+) -> list[str]:
+    """The command line that unpacks and configures the packages of ``recipe`` into a tar."""
+    options = [f"--variant={recipe.variant}", "--mode=root", "--format=tar", "--skip=output/dev"]
+    if recipe.packages:
+        options.append(f"--include={','.join(recipe.packages)}")
+    options += [f"--aptopt={line}" for line in settings]
+    options += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude]
+    options += [f"--dpkgopt=path-include={pattern}" for pattern in recipe.include]
+    return ["mmdebstrap", *options, suite, str(out), str(sources)]
+
+
+def run_mmdebstrap(recipe: Recipe, sources: apt.Sources, folder: Path, out: Path) -> None:
+    """Run mmdebstrap as root of its own namespaces; raises HostError with its own reason."""
+    listing = folder / "debian.sources"
+    listing.write_text(apt.format_sources(sources.archives))
+    scratch = folder / "mmdebstrap"
+    scratch.mkdir()
+    argv = build_mmdebstrap(recipe, sources.suite, apt.read_host_settings(), listing, out)
+    environment = {
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "TMPDIR": str(scratch),
+        "LC_ALL": "C.UTF-8",
+        "DEBIAN_FRONTEND": "noninteractive",
+    }
+    done = run_rooted(argv, timeout=_TIMEOUT, check=False, env=environment)
+    if done.returncode != 0:
+        raise HostError(
+            f"image {recipe.name}: mmdebstrap failed: {find_reason(done.stderr)}",
+            hint="is the Debian mirror reachable, and is there space on the disk?",
+        )
+
+
+def find_reason(stderr: str) -> str:
+    """The first line in which apt, dpkg or mmdebstrap says what went wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "Err:", "dpkg: error"))]
+    return (errors or lines or ["it printed nothing"])[0]
+
+
+def read_applets(tree: dict[str, Entry], folder: Path) -> dict[str, Entry]:
+    """A symbolic link for each command that the tree's static busybox has."""
+    path = next(path for path in _BUSYBOX if path in tree)
+    program = folder / "busybox"
+    program.write_bytes(read_content(tree[path]))
+    program.chmod(0o755)
+    names = run_command([program, "--list-full"], timeout=30).stdout.split()
+    return {name: build_symlink(name, f"/{path}") for name in names if name not in tree}

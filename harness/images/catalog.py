@@ -1,0 +1,177 @@
+"""What images there are, and how one gets, brings in, hands out and throws away images."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.images import apt, store
+from harness.images.archive import digest_file, write_tar
+from harness.images.build import build_tree
+from harness.images.importer import read_source
+from harness.images.model import Image
+from harness.images.pack import PATHS, write_packings
+from harness.images.programs import build_programs
+from harness.images.recipes import RECIPES, Recipe
+from harness.images.rooted import run_rooted
+from harness.images.rootfs import Tree, finish_tree, sum_sizes
+from harness.images.workshop import Progress, remove_tree, start_work
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_LAYOUT_VERSION = "1"
+"""Raised whenever the same recipe must give other bytes: it makes cached images out of date."""
+
+
+def list_images() -> list[Image]:
+    """The current image of every name that has been built or imported, by name."""
+    return [record.image for record in store.list_records()]
+
+
+def list_names() -> list[str]:
+    """Every name that `require_image` knows: recipes and imported images."""
+    return sorted({*RECIPES, *(image.name for image in list_images())})
+
+
+def find_image(name: str) -> Image | None:
+    """The image of ``name`` if it is built and up to date; contacts no mirror."""
+    record = store.find_record(name)
+    if record is None:
+        return None
+    return record.image if record.inputs == _expected_inputs(name, record.inputs) else None
+
+
+def require_image(name: str, progress: Progress) -> Image:
+    """The image of ``name``, built first where that is needed.
+
+    Raises InputError for a name that is neither a recipe nor imported, HostError if building fails.
+    """
+    found = find_image(name)
+    if found is not None:
+        return found
+    if name in RECIPES:
+        return build_image(name, progress)
+    record = store.find_record(name)
+    if record is None:
+        raise InputError(f"there is no image {name!r}", hint=_suggest_name(name))
+    progress(f"{name}: packing again with the present agent")
+    return import_image(str(record.image.tree), name, progress)
+
+
+def build_image(name: str, progress: Progress, force: bool = False) -> Image:
+    """Build a recipe's image from Debian's packages of today; ``force`` ignores the cache."""
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        raise InputError(f"there is no recipe {name!r}", hint=_suggest_name(name))
+    agent = build_programs().agent
+    sources = apt.find_sources()
+    with start_work(store.images_dir() / name, progress) as folder:
+        # Whoever held the lock before may have built it.
+        found = None if force else find_image(name)
+        if found is not None:
+            return found
+        tree = build_tree(recipe, sources, agent, folder, progress)
+        inputs = _build_inputs(recipe, sources.suite, agent)
+        return _pack(name, "recipe", inputs, tree, folder, progress)
+
+
+def import_image(source: str, name: str, progress: Progress) -> Image:
+    """Make an image of a folder, a root file system archive or an OCI image.
+
+    ``source`` is a path, or an OCI reference such as ``docker://debian:12`` for skopeo. Raises
+    InputError for a source that is missing, broken or climbs out of its root.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot name an image", hint="use a-z, 0-9, '.', '_' and '-'")
+    if name in RECIPES:
+        raise InputError(f"{name!r} is the name of a recipe", hint="import under another --name")
+    agent = build_programs().agent
+    with start_work(store.images_dir() / name, progress) as folder:
+        progress(f"{name}: reading {source}")
+        tree = finish_tree(read_source(source, folder), agent)
+        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION}
+        return _pack(name, "import", inputs, tree, folder, progress)
+
+
+def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path:
+    """Copy one packing of an image to ``out`` (a new file or folder) and return it."""
+    image = require_image(name, progress)
+    if packing not in image.packings:
+        raise InputError(f"{packing!r} is not a packing", hint=f"one of {', '.join(PATHS)}")
+    if out.exists():
+        raise InputError(f"{out} exists already", hint="name a new file or folder")
+    source = image.packings[packing].path
+    progress(f"copying {name} as {packing} to {out}")
+    run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    return out
+
+
+def prune_images(names: Sequence[str], progress: Progress) -> list[Path]:
+    """Remove images: all of ``names``, or without names what is out of date. Returns the folders.
+
+    A name's current image is out of date when its recipe, the agent or Debian's suite changed.
+    """
+    removed = []
+    for name in names:
+        if store.find_record(name) is None and not (store.images_dir() / name).is_dir():
+            raise InputError(f"there is no image {name!r} to remove", hint=_suggest_name(name))
+        removed.append(store.images_dir() / name)
+    if not names:
+        removed = [folder for name in _stored_names() for folder in _find_stale(name)]
+    for folder in removed:
+        progress(f"removing {folder}")
+        remove_tree(folder)
+    return removed
+
+
+def _pack(
+    name: str, origin: str, inputs: Mapping[str, str], tree: Tree, folder: Path, progress: Progress
+) -> Image:
+    tar = folder / "canonical.tar"
+    digest = write_tar(tree, tar)
+    built = folder / "image"
+    built.mkdir()
+    packings = write_packings(tar, digest, len(tree), sum_sizes(tree), built, progress)
+    image = Image(name, digest, built, packings)
+    published = store.publish(store.Record(image, origin, inputs))
+    progress(f"{name}: {store.short_digest(digest)} is ready")
+    return published.image
+
+
+def _expected_inputs(name: str, stored: Mapping[str, str]) -> Mapping[str, str]:
+    agent = build_programs().agent
+    if name in RECIPES:
+        return _build_inputs(RECIPES[name], apt.find_sources().suite, agent)
+    return {**stored, "agent": digest_file(agent), "layout": _LAYOUT_VERSION}
+
+
+def _build_inputs(recipe: Recipe, suite: str, agent: Path) -> dict[str, str]:
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    return {
+        "agent": digest_file(agent),
+        "layout": _LAYOUT_VERSION,
+        "recipe": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "suite": suite,
+    }
+
+
+def _suggest_name(name: str) -> str:
+    names = list_names()
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
+
+
+def _stored_names() -> list[str]:
+    folder = store.images_dir()
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _find_stale(name: str) -> list[Path]:
+    stale = store.find_outdated(name)
+    record = store.find_record(name)
+    if record is not None and name in RECIPES and find_image(name) is None:
+        stale.append(record.image.folder)
+    return stale

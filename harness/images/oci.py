@@ -1,0 +1,107 @@
+"""An OCI image layout with one layer, and always the same bytes for the same tree.
+
+Formats: the OCI image specification 1.0 (image-layout.md, manifest.md, config.md); the zstd layer
+type is from its 1.1.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from harness.images.archive import digest_file
+from harness.images.recipes import EPOCH
+from harness.process import run_command
+
+Compression = Literal["gzip", "zstd"]
+
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 3
+"""The levels that container engines push with; the disk image is packed with the same zstd."""
+
+_MEDIA = "application/vnd.oci.image"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CHUNK = 1 << 20
+
+
+def write_layout(tar: Path, diff_id: str, compression: Compression, out: Path) -> None:
+    """Write the layout folder ``out`` with ``tar``, of digest ``diff_id``, as its only layer."""
+    blobs = out / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layer = blobs / "layer"
+    compress_file(tar, layer, compression)
+    digest = digest_file(layer)
+    layer.rename(blobs / digest.removeprefix("sha256:"))
+    layer_type = f"{_MEDIA}.layer.v1.tar+{compression}"
+    size = (blobs / digest.removeprefix("sha256:")).stat().st_size
+    config = _write_blob(blobs, build_config(diff_id))
+    manifest = _write_blob(
+        blobs,
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{_MEDIA}.manifest.v1+json",
+            "config": {"mediaType": f"{_MEDIA}.config.v1+json", **config},
+            "layers": [{"mediaType": layer_type, "digest": digest, "size": size}],
+        },
+    )
+    (out / "oci-layout").write_text(_dump({"imageLayoutVersion": "1.0.0"}))
+    (out / "index.json").write_text(_dump(build_index(manifest)))
+
+
+def build_config(diff_id: str) -> dict[str, object]:
+    """The image's configuration: what an engine runs unless told otherwise."""
+    created = datetime.fromtimestamp(EPOCH, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "created": created,
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": [f"PATH={_PATH}"], "Cmd": ["/bin/sh"], "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "created_by": "harness images build"}],
+    }
+
+
+def build_index(manifest: Mapping[str, object]) -> dict[str, object]:
+    """The layout's ``index.json`` with one manifest, tagged ``latest``."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": f"{_MEDIA}.index.v1+json",
+        "manifests": [
+            {
+                "mediaType": f"{_MEDIA}.manifest.v1+json",
+                **manifest,
+                "platform": {"architecture": "amd64", "os": "linux"},
+                "annotations": {"org.opencontainers.image.ref.name": "latest"},
+            }
+        ],
+    }
+
+
+def compress_file(source: Path, out: Path, compression: Compression) -> None:
+    """Compress ``source`` to ``out`` without its name or date."""
+    if compression == "zstd":
+        level = f"-{ZSTD_LEVEL}"
+        run_command(["zstd", "-q", "-f", level, "--no-progress", source, "-o", out], timeout=900)
+        return
+    with (
+        source.open("rb") as plain,
+        out.open("wb") as raw,
+        gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(plain, packed, _CHUNK)
+
+
+def _write_blob(blobs: Path, document: Mapping[str, object]) -> dict[str, object]:
+    data = os.fsencode(_dump(document))
+    digest = hashlib.sha256(data).hexdigest()
+    (blobs / digest).write_bytes(data)
+    return {"digest": f"sha256:{digest}", "size": len(data)}
+
+
+def _dump(document: Mapping[str, object]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))

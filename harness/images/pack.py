@@ -1,0 +1,172 @@
+"""The packings of one image, all from its canonical tar, and each the same bytes every time."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.images.model import Packing
+from harness.images.oci import Compression, compress_file, write_layout
+from harness.images.recipes import EPOCH
+from harness.images.rooted import run_rooted
+from harness.images.workshop import Progress
+from harness.process import run_command
+
+PATHS = {
+    "tree": "tree",
+    "oci-gzip": "oci-gzip",
+    "oci-zstd": "oci-zstd",
+    "ext4-raw": "disk.raw",
+    "qcow2": "disk.qcow2",
+    "raw-zstd": "disk.raw.zst",
+}
+"""Every packing, and what it is called inside an image's folder."""
+
+_BLOCK = 4096
+_INODE = 256
+_SLACK = 64 << 20
+_ALIGN = 1 << 20
+_TIMEOUT = 900.0
+_NAMESPACE = uuid.UUID("9f1ac7de-3b86-4cf5-9a3b-6d0b6a2b8c51")
+_EXT4 = (
+    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,flex_bg,sparse_super,"
+    "large_file,huge_file,dir_nlink,extra_isize,metadata_csum,64bit"
+)
+"""Stated in full, so that the host's mke2fs.conf decides nothing."""
+
+
+def write_packings(
+    tar: Path, digest: str, files: int, apparent: int, folder: Path, progress: Progress
+) -> dict[str, Packing]:
+    """Write every packing of ``tar`` into ``folder`` and return them with their sizes.
+
+    ``files`` and ``apparent`` are the number of entries and the bytes of their content.
+    """
+    paths = {name: folder / path for name, path in PATHS.items()}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        layouts = pool.submit(_write_layouts, tar, digest, paths, progress)
+        progress("extracting the tree")
+        extract_tree(tar, paths["tree"])
+        progress("making the ext4 disk")
+        write_ext4(paths["tree"], paths["ext4-raw"], digest, files, apparent)
+        progress("compressing the disk")
+        convert_qcow2(paths["ext4-raw"], paths["qcow2"])
+        compress_file(paths["ext4-raw"], paths["raw-zstd"], "zstd")
+        layouts.result()
+    run_command(["sync", "--file-system", folder], timeout=300)
+    return measure_packings(folder, apparent)
+
+
+def extract_tree(tar: Path, tree: Path) -> None:
+    """Extract the canonical tar with its owners, modes and extended attributes."""
+    tree.mkdir()
+    tree.chmod(0o755)
+    keep = ["--numeric-owner", "--same-owner", "--preserve-permissions"]
+    xattrs = ["--xattrs", "--xattrs-include=*"]
+    command = ["tar", "--extract", *keep, *xattrs, f"--directory={tree}", f"--file={tar}"]
+    run_rooted(command, timeout=_TIMEOUT)
+    os.utime(tree, (EPOCH, EPOCH))
+
+
+def write_ext4(tree: Path, out: Path, digest: str, files: int, apparent: int) -> None:
+    """Make a sparse ext4 image of ``tree`` without a loop device; its ids come from ``digest``."""
+    size, inodes = size_ext4(files, apparent)
+    out.touch()
+    os.truncate(out, size)
+    run_rooted(build_mke2fs(tree, out, digest, inodes), timeout=_TIMEOUT, env=_ext4_environment())
+    _fix_inode_times(out)
+
+
+def size_ext4(files: int, apparent: int) -> tuple[int, int]:
+    """Bytes and inodes of a disk for ``files`` entries: what they need, 20 % and 64 MiB."""
+    inodes = files + files // 5 + 1024
+    needed = apparent + files * _BLOCK + inodes * _INODE
+    size = needed + needed // 5 + _SLACK
+    return -(-size // _ALIGN) * _ALIGN, inodes
+
+
+def build_mke2fs(tree: Path, out: Path, digest: str, inodes: int) -> list[str]:
+    """The command line that makes the file system: nothing random, nothing left for later."""
+    identity = uuid.uuid5(_NAMESPACE, digest)
+    extended = f"hash_seed={identity},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
+    return [
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-O", _EXT4),
+        *("-b", str(_BLOCK), "-I", str(_INODE), "-N", str(inodes), "-m", "0"),
+        *("-L", "root", "-U", str(identity), "-E", extended),
+        *("-d", str(tree), str(out)),
+    ]
+
+
+def convert_qcow2(raw: Path, out: Path) -> None:
+    """A compressed qcow2 of ``raw``, written in order by one coroutine."""
+    command = ["qemu-img", "convert", "-m", "1", "-c", "-f", "raw", "-O", "qcow2", raw, out]
+    run_command(command, timeout=_TIMEOUT)
+
+
+def measure_packings(folder: Path, tree_apparent: int) -> dict[str, Packing]:
+    """Every packing in ``folder`` with its sizes."""
+    packings = {}
+    for name, relative in PATHS.items():
+        path = folder / relative
+        if name == "tree":
+            apparent, allocated = tree_apparent, _read_usage(path)
+        else:
+            apparent, allocated = sum_file_sizes(_list_files(path))
+        packings[name] = Packing(name, path, apparent, allocated, _read_virtual(name, path))
+    return packings
+
+
+def sum_file_sizes(paths: Iterable[Path]) -> tuple[int, int]:
+    """Apparent and allocated bytes of files."""
+    infos = [path.stat() for path in paths]
+    return sum(info.st_size for info in infos), sum(info.st_blocks * 512 for info in infos)
+
+
+def _write_layouts(tar: Path, digest: str, paths: Mapping[str, Path], progress: Progress) -> None:
+    kinds: tuple[Compression, ...] = ("gzip", "zstd")
+    for kind in kinds:
+        progress(f"writing the OCI layout ({kind})")
+        write_layout(tar, digest, kind, paths[f"oci-{kind}"])
+
+
+def _ext4_environment() -> dict[str, str]:
+    epoch = str(EPOCH)
+    return {"MKE2FS_CONFIG": "/dev/null", "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+
+
+def _fix_inode_times(disk: Path) -> None:
+    """Replace the times that mke2fs took from the host: when the tree was extracted and read."""
+    counts = {}
+    for line in run_command(["dumpe2fs", "-h", disk], timeout=60).stdout.splitlines():
+        key, _, value = line.partition(":")
+        counts[key] = value.strip()
+    last_used = int(counts["Inode count"]) - int(counts["Free inodes"])
+    first = int(counts["First inode"])
+    lines = [
+        f"set_inode_field <{inode}> {field} @{EPOCH}"
+        for inode in (2, *range(first, last_used + 1))
+        for field in ("atime", "ctime", "crtime")
+    ]
+    script = "\n".join([*lines, ""])
+    command = ["debugfs", "-w", "-f", "-", disk]
+    run_command(command, timeout=_TIMEOUT, stdin=script, env=_ext4_environment())
+
+
+def _list_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+def _read_usage(tree: Path) -> int:
+    usage = run_rooted(["du", "--summarize", "--block-size=1", tree], timeout=300).stdout
+    return int(usage.split()[0])
+
+
+def _read_virtual(name: str, path: Path) -> int | None:
+    if name == "ext4-raw":
+        return path.stat().st_size
+    if name != "qcow2":
+        return None
+    info = run_command(["qemu-img", "info", "--output=json", path], timeout=60).stdout
+    return int(json.loads(info)["virtual-size"])

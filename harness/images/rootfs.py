@@ -1,0 +1,102 @@
+"""A root file system as entries by path: what a recipe keeps, and what every image must have."""
+
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from harness.images.recipes import AGENT, EPOCH, FOLDERS, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a file on disk. Two entries with the same span are hard links of one file."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a root file system, without the leading slash.
+
+    ``kind`` is a tar type (REGTYPE, DIRTYPE, SYMTYPE or FIFOTYPE). Extended attributes are text
+    with surrogate escapes, as tarfile has them.
+    """
+
+    path: str
+    kind: bytes
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = EPOCH
+    target: str = ""
+    content: Span | bytes = b""
+    xattrs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_folder(self) -> bool:
+        return self.kind == tarfile.DIRTYPE
+
+
+Tree: TypeAlias = Mapping[str, Entry]
+
+
+def build_file(path: str, content: bytes, mode: int = 0o644) -> Entry:
+    """A regular file of root's with ``content``."""
+    return Entry(path, tarfile.REGTYPE, mode, content=content)
+
+
+def build_folder(path: str, mode: int = 0o755) -> Entry:
+    """A folder of root's."""
+    return Entry(path, tarfile.DIRTYPE, mode)
+
+
+def build_symlink(path: str, target: str) -> Entry:
+    """A symbolic link of root's."""
+    return Entry(path, tarfile.SYMTYPE, 0o777, target=target)
+
+
+def select_entries(tree: Tree, recipe: Recipe) -> dict[str, Entry]:
+    """What ``recipe`` keeps of ``tree``; see Recipe for the meaning of its patterns."""
+    return {
+        path: entry
+        for path, entry in tree.items()
+        if _matches(path, recipe.keep) and (entry.is_folder or not _matches(path, recipe.drop))
+    }
+
+
+def finish_tree(
+    tree: Tree, agent: Path, files: Mapping[str, str] | None = None
+) -> dict[str, Entry]:
+    """``tree`` with ``files``, the agent, the mount points and every parent folder it lacks."""
+    full = {path: entry for path, entry in tree.items() if not _is_ours(path)}
+    for path, mode in FOLDERS.items():
+        full.setdefault(path, build_folder(path, mode))
+    for path, text in (files or {}).items():
+        full[path] = build_file(path, text.encode())
+    full[AGENT] = build_file(AGENT, agent.read_bytes(), 0o755)
+    for path in list(full):
+        for parent in PurePosixPath(path).parents[:-1]:
+            full.setdefault(str(parent), build_folder(str(parent)))
+    return full
+
+
+def sum_sizes(tree: Tree) -> int:
+    """Bytes of all regular files and symbolic links of ``tree``, hard links once."""
+    spans = {entry.content for entry in tree.values() if isinstance(entry.content, Span)}
+    inline = [entry.content for entry in tree.values() if isinstance(entry.content, bytes)]
+    links = [os.fsencode(entry.target) for entry in tree.values()]
+    return sum(span.size for span in spans) + sum(len(piece) for piece in inline + links)
+
+
+def _is_ours(path: str) -> bool:
+    return PurePosixPath(path).parts[0] == PurePosixPath(AGENT).parts[0]
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)

@@ -1,0 +1,140 @@
+"""Built images in the cache: ``images/NAME/DIGEST12/`` with its packings and ``image.json``.
+
+``image.json`` is written last and the folder is renamed into place after it, so what can be found
+is whole. ``images/NAME/current`` is a symbolic link to the digest that the name stands for.
+
+Version of image.json: 1, first release.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.images.model import Image, Packing
+from harness.images.workshop import move_into_place, point_to, remove_tree, write_text
+from harness.paths import cache_dir
+
+VERSION = 1
+
+_RECORD = "image.json"
+_CURRENT = "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image and where it came from.
+
+    ``origin`` is ``recipe`` or ``import``; ``inputs`` decide whether the image is still what its
+    recipe would give (agent, recipe, suite).
+    """
+
+    image: Image
+    origin: str
+    inputs: Mapping[str, str]
+
+
+def images_dir() -> Path:
+    """The folder of all images."""
+    return cache_dir() / "images"
+
+
+def short_digest(digest: str) -> str:
+    """The first 12 digits of ``sha256:…``: the name of an image's folder."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def find_record(name: str) -> Record | None:
+    """The current image of ``name``, or None if there is none or it is not whole."""
+    return read_record(images_dir() / name / _CURRENT)
+
+
+def list_records() -> list[Record]:
+    """The current image of every name, by name."""
+    folders = sorted(images_dir().iterdir()) if images_dir().is_dir() else []
+    records = (find_record(folder.name) for folder in folders)
+    return [record for record in records if record is not None]
+
+
+def read_record(folder: Path) -> Record | None:
+    """The image in ``folder``; None if its record or a packing is missing or of another version."""
+    try:
+        folder = folder.resolve(strict=True)
+        document = json.loads((folder / _RECORD).read_text())
+        if document["version"] != VERSION:
+            return None
+        packings = {
+            name: Packing(
+                name,
+                folder / entry["path"],
+                entry["apparent"],
+                entry["allocated"],
+                entry["virtual"],
+            )
+            for name, entry in document["packings"].items()
+        }
+        image = Image(document["name"], document["digest"], folder, packings)
+        record = Record(image, document["origin"], document["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all(packing.path.exists() for packing in packings.values())
+    return record if whole else None
+
+
+def publish(record: Record) -> Record:
+    """Move a built image to its place in the cache and make it the current one of its name."""
+    built = record.image.folder
+    write_text(built / _RECORD, format_record(record))
+    parent = images_dir() / record.image.name
+    final = parent / short_digest(record.image.digest)
+    existing = read_record(final)
+    if existing is not None and existing.inputs == record.inputs:
+        # The same bytes again: instances may be running from them, so they stay where they are.
+        point_to(parent / _CURRENT, final.name)
+        return existing
+    move_into_place(built, final)
+    point_to(parent / _CURRENT, final.name)
+    published = read_record(final)
+    assert published is not None, final
+    return published
+
+
+def format_record(record: Record) -> str:
+    """``image.json``: paths are relative to its folder, so that a cache may be moved."""
+    image = record.image
+    packings = {
+        name: {
+            "path": os.path.relpath(packing.path, image.folder),
+            "apparent": packing.apparent,
+            "allocated": packing.allocated,
+            "virtual": packing.virtual,
+        }
+        for name, packing in image.packings.items()
+    }
+    document = {
+        "version": VERSION,
+        "name": image.name,
+        "digest": image.digest,
+        "origin": record.origin,
+        "inputs": dict(record.inputs),
+        "packings": packings,
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def find_outdated(name: str) -> list[Path]:
+    """Folders of ``name`` that are not its current image."""
+    parent = images_dir() / name
+    current = (parent / _CURRENT).resolve()
+    folders = parent.iterdir() if parent.is_dir() else iter(())
+    return sorted(
+        folder
+        for folder in folders
+        if folder.is_dir() and not folder.is_symlink() and folder != current
+    )
+
+
+def remove_image(name: str) -> None:
+    """Remove every image of ``name``, with all its packings."""
+    remove_tree(images_dir() / name)

@@ -1,0 +1,77 @@
+"""Folders of the cache that are built aside, under a lock, and appear whole or not at all."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.images.rooted import run_rooted
+
+Progress = Callable[[str], None]
+
+_PREFIX = ".build-"
+
+
+@contextmanager
+def start_work(parent: Path, progress: Progress) -> Iterator[Path]:
+    """A new empty folder in ``parent``, for one builder at a time; what is left of it is removed.
+
+    The lock goes with the process that holds it, so a folder found here belongs to a dead build.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with (parent / ".lock").open("w") as lock:
+        _take_lock(lock.fileno(), parent, progress)
+        for leftover in parent.glob(f"{_PREFIX}*"):
+            remove_tree(leftover)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            remove_tree(folder)
+
+
+def move_into_place(built: Path, final: Path) -> None:
+    """Rename a finished folder to its name, on disk before it can be found."""
+    if final.exists():
+        remove_tree(final)
+    os.rename(built, final)
+    descriptor = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file under a new name, flush it, then rename it into place."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def point_to(link: Path, target: str) -> None:
+    """Make ``link`` a symbolic link to ``target`` in one step, whatever it was before."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    os.replace(fresh, link)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with files of any owner of ours; never crosses into another file system."""
+    if path.exists():
+        run_rooted(["rm", "-rf", "--one-file-system", "--", path], timeout=300)
+
+
+def _take_lock(descriptor: int, parent: Path, progress: Progress) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress(f"{parent.name}: waiting for another build of it to end")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
