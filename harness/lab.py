@@ -104,7 +104,9 @@ def _clean_record(record: Record) -> list[str]:
     scratch = Path(record.scratch).resolve()
     if scratch.parent == scratch_root().resolve() and scratch.exists():
         problems: list[str] = []
-        shutil.rmtree(scratch, onerror=lambda _, path, error: problems.append(f"{path}: {error[1]}"))
+        shutil.rmtree(
+            scratch, onerror=lambda _, path, error: problems.append(f"{path}: {error[1]}")
+        )
         said += [f"could not remove {line}" for line in problems] or [f"removed {scratch}"]
     if not any(line.startswith("could not") for line in said):
         record.path.unlink(missing_ok=True)

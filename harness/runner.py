@@ -78,7 +78,6 @@ def run_schedule(schedule: Iterable[ScheduledTrial], bench: Bench) -> Iterator[O
 def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
     """One fresh instance from start to teardown. Only an interrupt of the user gets out."""
     notes = Notes()
-    started_at = datetime.datetime.now(datetime.UTC).isoformat()
     trial = _Trial(
         driver=bench.drivers[base_platform(scheduled.platform)],
         workload=bench.workloads[scheduled.workload],
@@ -86,35 +85,43 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         bench=bench,
         notes=notes,
     )
-    error: HarnessError | OSError | None = None
+    outcome = build_outcome(scheduled, bench)
     try:
         trial.measure()
-    except (HarnessError, OSError) as caught:
-        error = caught
+    except (HarnessError, OSError) as error:
         notes.measurements.clear()
         notes.details["logs"] = _keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
+        outcome = replace(
+            outcome, status="failed", error=describe_error(error), hint=find_remedy(error)
+        )
     finally:
         shutil.rmtree(trial.spec.folder, ignore_errors=True)
+    return replace(
+        outcome,
+        accelerator=notes.accelerator,
+        milestones=notes.milestones,
+        measurements=tuple(notes.measurements),
+        marks=tuple(dict.fromkeys(notes.marks)),
+        details=notes.details,
+    )
+
+
+def build_outcome(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
+    """The outcome of a trial that starts now, before anything is known of it."""
     return Outcome(
         block=scheduled.block,
         trial=scheduled.trial,
         order=scheduled.order,
         platform=scheduled.platform,
-        kind=trial.driver.kind,
-        accelerator=notes.accelerator,
-        image=trial.workload.image,
+        kind=bench.drivers[base_platform(scheduled.platform)].kind,
+        accelerator=NO_ACCELERATOR,
+        image=bench.workloads[scheduled.workload].image,
         workload=scheduled.workload,
         cache=bench.cache,
         instances=1,
         warmup=scheduled.warmup,
-        started_at=started_at,
-        status="failed" if error else "ok",
-        milestones=notes.milestones,
-        measurements=tuple(notes.measurements),
-        marks=tuple(dict.fromkeys(notes.marks)),
-        error=_describe(error) if error else None,
-        hint=_find_remedy(error) if error else None,
-        details=notes.details,
+        started_at=datetime.datetime.now(datetime.UTC).isoformat(),
+        status="ok",
     )
 
 
@@ -196,9 +203,7 @@ class _Trial:
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
 
-    def _read_cpu(
-        self, instance: Instance, before: tuple[float, float] | None
-    ) -> dict[str, float]:
+    def _read_cpu(self, instance: Instance, before: tuple[float, float] | None) -> dict[str, float]:
         """CPU time up to now: by the group where there is one, else by the processes' clocks."""
         after = cgroup.read_cpu_time(self.spec.cgroups)
         if before is not None and after is not None:
@@ -252,9 +257,7 @@ class _Trial:
         self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))
 
 
-def build_start_rows(
-    milestones: Mapping[str, int], cpu: Mapping[str, float]
-) -> list[Measurement]:
+def build_start_rows(milestones: Mapping[str, int], cpu: Mapping[str, float]) -> list[Measurement]:
     """Headlines and phases of a start from its milestones (ns), and its CPU time by phase."""
 
     def seconds(first: str, last: str) -> float:
@@ -282,14 +285,16 @@ def _require_space(scratch: Path) -> None:
         )
 
 
-def _describe(error: HarnessError | OSError) -> str:
+def describe_error(error: HarnessError | OSError) -> str:
+    """One line that says what went wrong."""
     if isinstance(error, HarnessError):
         return error.message
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 
 
-def _find_remedy(error: HarnessError | OSError) -> str | None:
+def find_remedy(error: HarnessError | OSError) -> str | None:
+    """What mends it, where that is known."""
     if isinstance(error, HarnessError):
         return error.hint
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -121,7 +121,9 @@ class Starter:
         if event is None:
             raise TrialError(f"the starter did not answer: no {word!r} within 10 s")
         if event.text != word:
-            raise TrialError(f"the instance could not be prepared: {event.text.removeprefix('fail ')}")
+            raise TrialError(
+                f"the instance could not be prepared: {event.text.removeprefix('fail ')}"
+            )
 
 
 def parse_event(packet: bytes) -> Event:

@@ -122,9 +122,7 @@ class RootedInstance:
 
 
 @contextlib.contextmanager
-def start_rooted_instance(
-    spec: InstanceSpec, mode: str, program: Path
-) -> Iterator[RootedInstance]:
+def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Iterator[RootedInstance]:
     """Prepare, stamp ``request``, start; yields after ``created``."""
     layout = Layout.of(spec)
     layout.make()

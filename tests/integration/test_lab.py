@@ -152,7 +152,9 @@ def test_clean_takes_dead_runs_and_leaves_living_ones_alone() -> None:
         scratch = scratch_root() / "testdead"
         scratch.mkdir(parents=True)
         record.write_text(
-            json.dumps({"run_id": "testdead", "scratch": str(scratch), "cgroup": "harness-testdead"})
+            json.dumps(
+                {"run_id": "testdead", "scratch": str(scratch), "cgroup": "harness-testdead"}
+            )
         )
         said = lab.clean_dead_runs()
         assert any("testdead" in line for line in said)
