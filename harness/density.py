@@ -1,0 +1,68 @@
+"""How much memory one more instance costs: start instances one after another and keep them.
+
+The rows are `memory.available` of the host with 0, 1, 2 … instances running; the analysis fits
+their slope, `memory.marginal`. The steps are real starts of the same workload as in the trials.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness import cgroup
+from harness.errors import HarnessError
+from harness.model import Measurement, Outcome, base_platform
+from harness.plan import ScheduledTrial
+from harness.probes import memory
+from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
+
+RESERVE = 1 << 30
+"""Bytes of host memory that a series never takes: it stops before."""
+
+
+def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator[Outcome]:
+    """Start up to ``count`` instances of one platform; yields an outcome after each step.
+
+    ``scheduled`` gives platform, workload and the number of the first trial. The series ends early,
+    with a failed outcome, where a start fails or the host's reserve of memory is reached.
+    """
+    driver = bench.drivers[base_platform(scheduled.platform)]
+    with contextlib.ExitStack() as running:
+        for number in range(count + 1):
+            step = replace(scheduled, trial=scheduled.trial + number, order=number)
+            outcome = replace(build_outcome(step, bench), instances=number)
+            try:
+                if number > 0:
+                    accelerator = _start_one(step, bench, running)
+                    outcome = replace(outcome, accelerator=accelerator)
+                bench.sleep(bench.settle)
+                available = memory.read_available()
+                rows = (Measurement("memory.available", available),)
+                yield replace(outcome, measurements=rows, marks=_find_marks(outcome))
+                if available < RESERVE:
+                    raise HarnessError(f"less than {RESERVE >> 20} MiB of memory are left")
+            except (HarnessError, OSError) as error:
+                yield replace(
+                    outcome,
+                    status="failed",
+                    error=f"{driver.name} with {number} instances: {describe_error(error)}",
+                    hint=find_remedy(error),
+                )
+                return
+
+
+def _find_marks(outcome: Outcome) -> tuple[str, ...]:
+    return ("emulated",) if outcome.accelerator == "tcg" else ()
+
+
+def _start_one(step: ScheduledTrial, bench: Bench, running: contextlib.ExitStack) -> str:
+    """Start one instance more, to be stopped with the others; the accelerator it runs on."""
+    spec = build_spec(step, bench)
+    spec.folder.mkdir()
+    if bench.tree:
+        spec = replace(spec, cgroups=bench.tree.start(spec.name))
+        running.callback(cgroup.remove, spec.cgroups)
+        running.callback(cgroup.kill_processes, spec.cgroups)
+    driver = bench.drivers[base_platform(step.platform)]
+    instance = running.enter_context(driver.start_instance(spec))
+    instance.wait_ready()
+    return instance.accelerator
