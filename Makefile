@@ -1,0 +1,32 @@
+# `make run` measures this host and says where the report is; `make test` runs the whole test suite.
+# Both install what is missing first, and skip what is done.
+
+PYTHON_ENV := .venv/bin/python
+RUN :=
+
+.PHONY: help run test lint setup setup-test asv
+
+help:
+	@echo "make run    measure this host with the defaults (RUN='--quick' adds options)"
+	@echo "make test   lint, types and the whole test suite"
+	@echo "make asv    the benchmarks of the harness itself"
+
+run: setup
+	@$(PYTHON_ENV) -m harness run $(RUN)
+
+test: setup-test lint
+	$(PYTHON_ENV) -m pytest
+
+lint: setup-test
+	$(PYTHON_ENV) -m ruff check harness tests benches
+	$(PYTHON_ENV) -m ruff format --check harness tests benches
+	$(PYTHON_ENV) -m mypy
+
+asv: setup-test
+	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --quick --show-stderr
+
+setup:
+	@sh harness/setup.sh run
+
+setup-test:
+	@sh harness/setup.sh test
