@@ -153,16 +153,41 @@ def read_processes(folders: Sequence[Path]) -> tuple[int, ...]:
     return tuple(sorted(pids - {0}))
 
 
-def read_cpu_time(folders: Sequence[Path]) -> tuple[float, float] | None:
-    """(user, system) CPU seconds the group has used so far; None where it is not accounted."""
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """CPU seconds of a group. ``total`` is exact; the kernel samples the split at its ticks."""
+
+    total: float
+    user: float
+    system: float
+
+    def since(self, before: "CpuTime") -> dict[str, float]:
+        """Seconds used since ``before``, by phase: all (``""``), and where known user and system.
+
+        The sampled split is scaled to the exact total, as the kernel does it for a process.
+        """
+        total = self.total - before.total
+        user, system = self.user - before.user, self.system - before.system
+        if user + system <= 0:
+            return {"": total}
+        share = user / (user + system)
+        return {"": total, "user": total * share, "system": total * (1 - share)}
+
+
+def read_cpu_time(folders: Sequence[Path]) -> CpuTime | None:
+    """What the group has used so far; None where it is not accounted."""
     for folder in folders:
+        if (folder / "cpuacct.usage").exists():
+            total, user, system = (
+                int((folder / f"cpuacct.{name}").read_text()) / 1e9
+                for name in ("usage", "usage_user", "usage_sys")
+            )
+            return CpuTime(total, user, system)
         if (folder / "cpu.stat").exists():
             stat = _read_table(folder / "cpu.stat")
-            if "user_usec" in stat:
-                return stat["user_usec"] / 1e6, stat["system_usec"] / 1e6
-        if (folder / "cpuacct.usage_user").exists():
-            user = int((folder / "cpuacct.usage_user").read_text())
-            return user / 1e9, int((folder / "cpuacct.usage_sys").read_text()) / 1e9
+            if "usage_usec" in stat:
+                names = ("usage_usec", "user_usec", "system_usec")
+                return CpuTime(*(stat[name] / 1e6 for name in names))
     return None
 
 

@@ -22,6 +22,7 @@ import select
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,6 +170,10 @@ def _exit_with(function: Callable[[], int]) -> None:
     except OSError as error:
         print(f"error: this host does not let the harness make its lab: {error}", file=sys.stderr)
         code = 3
+    except Exception as error:
+        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        if os.environ.get("HARNESS_DEBUG"):
+            traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

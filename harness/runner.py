@@ -203,12 +203,11 @@ class _Trial:
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
 
-    def _read_cpu(self, instance: Instance, before: tuple[float, float] | None) -> dict[str, float]:
+    def _read_cpu(self, instance: Instance, before: cgroup.CpuTime | None) -> dict[str, float]:
         """CPU time up to now: by the group where there is one, else by the processes' clocks."""
         after = cgroup.read_cpu_time(self.spec.cgroups)
         if before is not None and after is not None:
-            user, system = after[0] - before[0], after[1] - before[1]
-            return {"": user + system, "user": user, "system": system}
+            return after.since(before)
         total = read_cpu_clocks(instance.processes().inside)
         return {} if total is None else {"": total}
 

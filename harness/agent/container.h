@@ -135,6 +135,7 @@ static void make_device(const char *root, const char *path, unsigned major, unsi
 }
 
 static void make_read_only(const char *path) {
+    if (access(path, F_OK) < 0) return; /* not every kernel has every file */
     TRY(mount(path, path, NULL, MS_BIND | MS_REC, NULL), path);
     TRY(mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
               NULL), path);
