@@ -22,6 +22,7 @@ GROUPS = {"run": ("run",), "test": ("run", "test")}
 """What each target of the Makefile needs of the table of system packages."""
 
 _EXTRAS = {"run": ".", "test": ".[dev]"}
+_ENOUGH = {"run": ("run", "test"), "test": ("test",)}
 _QUIET_APT = {"DEBIAN_FRONTEND": "noninteractive"}
 _APT = ("apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300")
 
@@ -82,20 +83,20 @@ def _install_with_apt(names: Sequence[str]) -> None:
 
 def set_up_environment(target: str) -> None:
     """Make ``.venv`` and install the project in it, unless that is done already."""
-    stamp = STAMPS / f"venv-{target}"
     key = build_key(
         [ROOT / "pyproject.toml", ROOT / "constraints.txt"], f"{sys.executable} {sys.version}"
     )
     python = VENV / "bin" / "python"
-    if stamp.is_file() and stamp.read_text() == key and python.exists():
+    stamps = [STAMPS / f"venv-{name}" for name in _ENOUGH[target]]
+    if python.exists() and any(stamp.is_file() and stamp.read_text() == key for stamp in stamps):
         return
     _say(f"installing Python packages in {VENV}")
     _run([sys.executable, "-m", "venv", *_find_clear(python), str(VENV)], "venv")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "-c", "constraints.txt", "-e", _EXTRAS[target]], "pip install")
-    fresh = stamp.with_suffix(".new")
+    fresh = stamps[0].with_suffix(".new")
     fresh.write_text(key)
-    fresh.replace(stamp)
+    fresh.replace(stamps[0])
 
 
 def build_key(files: Sequence[Path], interpreter: str) -> str:

@@ -92,7 +92,7 @@ def build_names(packages: Iterable[SystemPackage], manager: str) -> list[str]:
 
 
 def format_remedy(packages: Sequence[SystemPackage], manager: str | None, *, root: bool) -> str:
-    """The one command that installs ``packages`` here, or their Debian names where none is known."""
+    """The one command that installs ``packages`` here, else what Debian calls them."""
     if manager is None:
         return f"install what Debian calls {' '.join(build_names(packages, 'apt'))}"
     command = f"{_INSTALL[manager]} {' '.join(build_names(packages, manager))}"

@@ -1,0 +1,139 @@
+"""What a run measures, decided: frozen data, stored with the run, and the order of its trials.
+
+The schedule is a pure function of the plan: so a resumed run goes on in the very order that the
+seed gave.
+"""
+
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import msgspec
+
+from harness.errors import InputError
+from harness.inputs import suggest
+from harness.model import AA_SUFFIX, CacheState
+from harness.workloads import Workload
+
+__all__ = [
+    "Plan",
+    "ScheduledTrial",
+    "Workload",
+    "build_arms",
+    "build_document",
+    "build_schedule",
+    "build_variants",
+    "parse_document",
+    "require_images",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked."""
+
+    platforms: tuple[str, ...]
+    aa: tuple[str, ...]
+    workloads: tuple[Workload, ...]
+    blocks: int
+    warmup: int
+    seed: int
+    cache: CacheState
+    settle: float
+    memory: int
+    cpus: int
+    budget: float | None
+    accelerator: Literal["auto", "kvm", "tcg"]
+    connection: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledTrial:
+    """One trial to come. ``order`` is its place in its block; ``trial`` numbers the whole run."""
+
+    block: int
+    trial: int
+    order: int
+    platform: str
+    workload: str
+    warmup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One combination that every block tries once; ``platform`` may be an A/A arm."""
+
+    platform: str
+    workload: str
+
+
+def build_variants(workload: Workload, images: tuple[str, ...]) -> tuple[Workload, ...]:
+    """The workload in each of ``images``; in its own image where there are none."""
+    if not images:
+        return (workload,)
+    if len(images) == 1:
+        return (replace(workload, image=images[0]),)
+    return tuple(replace(workload, image=each, name=f"{workload.name}@{each}") for each in images)
+
+
+def build_arms(plan: Plan) -> tuple[Arm, ...]:
+    """Every platform × workload, A/A arms included, without those that a workload skips."""
+    platforms = [(name, name) for name in plan.platforms]
+    platforms += [(name, name + AA_SUFFIX) for name in plan.aa]
+    return tuple(
+        Arm(entered, workload.name)
+        for workload in plan.workloads
+        for platform, entered in platforms
+        if platform not in workload.skip
+    )
+
+
+def build_schedule(plan: Plan) -> tuple[ScheduledTrial, ...]:
+    """Randomised complete blocks: every arm once in each, in an order of the seed.
+
+    Warm-up blocks come first and are numbered with the others, from 0.
+    """
+    arms = build_arms(plan)
+    trials: list[ScheduledTrial] = []
+    for block in range(plan.warmup + plan.blocks):
+        shuffled = list(arms)
+        random.Random(f"{plan.seed}:{block}").shuffle(shuffled)
+        trials += (
+            ScheduledTrial(
+                block=block,
+                trial=block * len(arms) + order,
+                order=order,
+                platform=arm.platform,
+                workload=arm.workload,
+                warmup=block < plan.warmup,
+            )
+            for order, arm in enumerate(shuffled)
+        )
+    return tuple(trials)
+
+
+def require_images(plan: Plan, known: Collection[str]) -> None:
+    """Raise InputError for a workload whose image is neither a recipe nor imported."""
+    for workload in plan.workloads:
+        if workload.image not in known:
+            raise InputError(
+                f"{workload.source}: key 'image': there is no image {workload.image!r}",
+                hint=suggest(workload.image, known, "images"),
+            )
+
+
+def build_document(plan: Plan) -> dict[str, object]:
+    """The plan in JSON types, for the manifest."""
+    document: dict[str, object] = msgspec.to_builtins(plan)
+    return document
+
+
+def parse_document(document: Mapping[str, object]) -> Plan:
+    """The plan of a manifest; raises InputError if it is damaged or of another version."""
+    try:
+        return msgspec.convert(dict(document), Plan)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"the manifest's plan cannot be read: {error}", hint="begin a new run"
+        ) from None

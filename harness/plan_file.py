@@ -1,0 +1,249 @@
+"""From a plan file, the options of the command line and the defaults to one checked plan."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from harness.drivers import PLATFORMS
+from harness.errors import InputError
+from harness.inputs import Origin, build_error, convert_keys, read_toml, suggest
+from harness.model import CacheState
+from harness.plan import Plan, build_arms, build_variants
+from harness.units import parse_duration, parse_size
+from harness.workloads import UnknownWorkloadError, Workload, read_workload
+
+QUICK_BLOCKS = 3
+MEMORY_LEAST = 64 << 20
+AA_PREFERRED = "namespace"
+
+
+class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys of a plan file, with their defaults."""
+
+    platforms: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="The platforms to compare",
+            examples=[["process", "namespace", "vm-direct"]],
+        ),
+    ] = ("process", "namespace", "vm-direct", "vm-microvm")
+    workloads: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="Names of workloads, or paths of workload files",
+            examples=[["noop", "./mine.toml"]],
+        ),
+    ] = ("noop", "httpd")
+    images: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Run every workload in these images instead of its own; with more than "
+            "one, a workload is called `noop@slim`",
+            examples=[["slim"]],
+        ),
+    ] = ()
+    blocks: Annotated[
+        int,
+        Meta(ge=1, le=10_000, description="Measured trials of each combination", examples=[10]),
+    ] = 10
+    warmup: Annotated[
+        int,
+        Meta(ge=0, le=100, description="Blocks before them that do not count", examples=[1]),
+    ] = 1
+    seed: Annotated[
+        int | UnsetType,
+        Meta(
+            description="Decides the order of trials, 0 or more; stored with the run. Default: "
+            "drawn anew",
+            examples=[1],
+        ),
+    ] = UNSET
+    cache: Annotated[
+        CacheState,
+        Meta(
+            description="State of the page cache before a trial: `warm` or `cold`",
+            examples=["warm"],
+        ),
+    ] = "warm"
+    aa: Annotated[
+        tuple[str, ...] | UnsetType,
+        Meta(
+            description="Platforms entered twice, to show the noise. Default: `namespace`, else "
+            "the first platform",
+            examples=[["namespace"]],
+        ),
+    ] = UNSET
+    settle: Annotated[
+        str,
+        Meta(description="From `ready` to the reading of memory and disk", examples=["200ms"]),
+    ] = "200ms"
+    memory: Annotated[
+        str,
+        Meta(
+            description="Memory of a guest, and limit of a container; 64MiB or more",
+            examples=["256MiB"],
+        ),
+    ] = "256MiB"
+    cpus: Annotated[
+        int,
+        Meta(ge=1, le=256, description="CPUs of a guest, limit of a container", examples=[1]),
+    ] = 1
+    timeout: Annotated[
+        str,
+        Meta(
+            description="The longest wait for `ready` where the workload states none",
+            examples=["60s"],
+        ),
+    ] = "60s"
+    budget: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Time after which no new block is begun. Default: none",
+            examples=["10m"],
+        ),
+    ] = UNSET
+    accelerator: Annotated[
+        Literal["auto", "kvm", "tcg"],
+        Meta(
+            description="How guests run: `kvm`, `tcg`, or `auto`: KVM if it was proved",
+            examples=["auto"],
+        ),
+    ] = "auto"
+    connection: Annotated[
+        str | UnsetType,
+        Meta(
+            description="libvirt's address. Default: an embedded libvirt of the run's own",
+            examples=["qemu:///system"],
+        ),
+    ] = UNSET
+
+
+def read_plan(file: Path | None, options: Mapping[str, object], *, new_seed: int) -> Plan:
+    """The plan of a file (None: the defaults alone) with ``options`` over it.
+
+    ``options`` has the keys of a plan file, only those that were given. ``new_seed`` is taken
+    where no seed is stated. Raises InputError naming file or option, key, reason and remedy.
+    """
+    written = read_toml(file) if file else {}
+    name = str(file) if file else "the defaults"
+    origins = {key: Origin(name, option=build_option(key)) for key in options}
+    keys = convert_keys({**written, **options}, PlanKeys, origins, name)
+    reader = _Reader(keys, lambda key: origins.get(key, Origin(name)))
+    beside = file.parent if file and "workloads" not in options else Path()
+    return reader.resolve(beside, new_seed)
+
+
+def build_option(key: str) -> str:
+    """The option of the command line that stands for a key: ``platforms`` is ``--platform``."""
+    return "--" + (key.removesuffix("s") if key in ("platforms", "workloads", "images") else key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Turns checked keys into a plan; ``origin`` says where each key was written."""
+
+    keys: PlanKeys
+    origin: Callable[[str], Origin]
+
+    def resolve(self, folder: Path, new_seed: int) -> Plan:
+        keys = self.keys
+        timeout = self._duration("timeout", keys.timeout)
+        budget = UNSET if keys.budget is UNSET else self._duration("budget", str(keys.budget))
+        plan = Plan(
+            platforms=self._platforms("platforms", keys.platforms),
+            aa=self._aa(),
+            workloads=self._workloads(folder, timeout),
+            blocks=keys.blocks,
+            warmup=keys.warmup,
+            seed=self._seed(new_seed),
+            cache=keys.cache,
+            settle=self._duration("settle", keys.settle, least=0.0),
+            memory=self._memory(),
+            cpus=keys.cpus,
+            budget=None if budget is UNSET else budget,
+            accelerator=keys.accelerator,
+            connection=None if keys.connection is UNSET else keys.connection,
+        )
+        if not build_arms(plan):
+            raise self._skipped(plan)
+        return plan
+
+    def _fault(self, key: str, reason: str, hint: str | None = None) -> InputError:
+        return build_error(PlanKeys, key, self.origin(key), reason, hint)
+
+    def _platforms(self, key: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in PLATFORMS:
+                hint = suggest(name, PLATFORMS, "platforms")
+                raise self._fault(key, f"unknown platform {name!r}", hint)
+        self._refuse_twice(key, names)
+        return names
+
+    def _refuse_twice(self, key: str, names: tuple[str, ...]) -> None:
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            hint = f"say {twice!r} once; `aa` enters a platform twice"
+            raise self._fault(key, f"{twice!r} stands there twice", hint)
+
+    def _aa(self) -> tuple[str, ...]:
+        platforms = self.keys.platforms
+        if isinstance(self.keys.aa, UnsetType):
+            return (AA_PREFERRED,) if AA_PREFERRED in platforms else platforms[:1]
+        for name in self._platforms("aa", self.keys.aa):
+            if name not in platforms:
+                raise self._fault(
+                    "aa", f"{name!r} is not among the platforms", f"one of {', '.join(platforms)}"
+                )
+        return self.keys.aa
+
+    def _workloads(self, folder: Path, timeout: float) -> tuple[Workload, ...]:
+        try:
+            found = [
+                read_workload(name, folder=folder, timeout=timeout) for name in self.keys.workloads
+            ]
+        except UnknownWorkloadError as error:
+            raise self._fault("workloads", error.message, error.hint) from None
+        self._refuse_twice("workloads", tuple(workload.name for workload in found))
+        images = self.keys.images
+        self._refuse_twice("images", images)
+        return tuple(each for workload in found for each in build_variants(workload, images))
+
+    def _seed(self, new_seed: int) -> int:
+        seed = self.keys.seed
+        if isinstance(seed, UnsetType):
+            return new_seed
+        if not 0 <= seed < 1 << 63:
+            raise self._fault("seed", f"{seed} is not from 0 to 2^63 - 1")
+        return seed
+
+    def _duration(self, key: str, text: str, least: float = 0.001) -> float:
+        try:
+            seconds = parse_duration(text)
+        except InputError as error:
+            raise self._fault(key, error.message) from None
+        if seconds < least:
+            raise self._fault(key, f"{text} is too short")
+        return seconds
+
+    def _memory(self) -> int:
+        try:
+            size = parse_size(self.keys.memory)
+        except InputError as error:
+            raise self._fault("memory", error.message) from None
+        if size < MEMORY_LEAST:
+            raise self._fault("memory", f"{self.keys.memory} is too little for a guest kernel")
+        return size
+
+    def _skipped(self, plan: Plan) -> InputError:
+        names = ", ".join(workload.name for workload in plan.workloads)
+        return self._fault(
+            "workloads",
+            f"nothing is left to run: {names} skips {', '.join(plan.platforms)}",
+            "add a platform, or copy the workload's file without `skip`",
+        )
