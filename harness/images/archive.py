@@ -1,7 +1,8 @@
 """Root file system tars: read any, write the canonical one, where same files are same bytes.
 
-Canonical: sorted by path, owners as numbers, no time later than EPOCH, extended attributes as pax
-records (``SCHILY.xattr.*``), no devices, and the first path of some hard links has the content.
+Canonical: each folder right before what it holds, by name; owners as numbers; no time later than
+EPOCH; extended attributes as pax records (``SCHILY.xattr.*``); no devices; and of some hard links
+the first has the content.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ def write_tar(tree: Tree, out: Path) -> str:
     """Write ``tree`` to ``out`` as the canonical tar and return its digest, ``sha256:…``."""
     first: dict[Span, str] = {}
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
-        for path in sorted(tree):
+        for path in sorted(tree, key=lambda path: path.split("/")):
             entry = tree[path]
             member = _build_member(entry)
             if isinstance(entry.content, Span) and first.setdefault(entry.content, path) != path:

@@ -13,6 +13,7 @@ from harness.images.workshop import Progress
 from harness.process import run_command
 
 _TIMEOUT = 1800.0
+_HOOKS = "/usr/share/mmdebstrap/hooks"
 _BUSYBOX = ("bin/busybox", "usr/bin/busybox")
 
 
@@ -39,6 +40,7 @@ def build_mmdebstrap(
     options = [f"--variant={recipe.variant}", "--mode=root", "--format=tar", "--skip=output/dev"]
     if recipe.packages:
         options.append(f"--include={','.join(recipe.packages)}")
+    options += [f"--hook-dir={_HOOKS}/{name}" for name in recipe.hooks]
     options += [f"--aptopt={line}" for line in settings]
     options += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude]
     options += [f"--dpkgopt=path-include={pattern}" for pattern in recipe.include]

@@ -63,7 +63,12 @@ def extract_tree(tar: Path, tree: Path) -> None:
     """Extract the canonical tar with its owners, modes and extended attributes."""
     tree.mkdir()
     tree.chmod(0o755)
-    keep = ["--numeric-owner", "--same-owner", "--preserve-permissions"]
+    keep = [
+        "--numeric-owner",
+        "--same-owner",
+        "--preserve-permissions",
+        "--delay-directory-restore",
+    ]
     xattrs = ["--xattrs", "--xattrs-include=*"]
     command = ["tar", "--extract", *keep, *xattrs, f"--directory={tree}", f"--file={tar}"]
     run_rooted(command, timeout=_TIMEOUT)
@@ -77,6 +82,8 @@ def write_ext4(tree: Path, out: Path, digest: str, files: int, apparent: int) ->
     os.truncate(out, size)
     run_rooted(build_mke2fs(tree, out, digest, inodes), timeout=_TIMEOUT, env=_ext4_environment())
     _fix_inode_times(out)
+    # The zeros of the journal and the inode tables need no space until a guest writes them.
+    run_command(["fallocate", "--dig-holes", out], timeout=_TIMEOUT)
 
 
 def size_ext4(files: int, apparent: int) -> tuple[int, int]:

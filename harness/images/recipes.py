@@ -40,7 +40,8 @@ class Recipe:
     ``keep`` and ``drop`` are patterns over paths without the leading slash, where ``*`` also
     crosses folders; ``drop`` spares folders. ``exclude`` and ``include`` are dpkg's path filters,
     which save unpacking. ``files`` are written last; ``{suite}`` in them is Debian's code name.
-    ``applets`` adds a symbolic link for each command that busybox knows.
+    ``applets`` adds a symbolic link for each command that busybox knows. ``hooks`` are folders of
+    hooks that come with mmdebstrap.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     applets: bool = False
+    hooks: tuple[str, ...] = ()
 
 
 _NAMES = {
@@ -119,6 +121,9 @@ _SLIM = Recipe(
     name="slim",
     summary="a minimal Debian with apt, without documentation",
     variant="minbase",
+    # Without this stand-in, the merge of /bin into /usr brings in all of perl.
+    packages=("usr-is-merged",),
+    hooks=("merged-usr",),
     drop=_DEBIAN_DROP,
     exclude=_DOCS,
     include=_LICENCES,
@@ -140,7 +145,7 @@ _TABLE = (
         _SLIM,
         name="python",
         summary="slim plus python3 and its standard library",
-        packages=("python3",),
+        packages=(*_SLIM.packages, "python3"),
     ),
 )
 
