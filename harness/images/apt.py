@@ -169,6 +169,35 @@ def read_host_settings() -> tuple[str, ...]:
     return tuple(line for line in dump.splitlines() if line.startswith(_HOST_SETTINGS))
 
 
+def write_private_config(sources: Sources, folder: Path) -> Path:
+    """An apt configuration that keeps all of apt's state in ``folder``; nothing of the host's.
+
+    Returns the file for ``APT_CONFIG`` (apt.conf(5)). Needs no root.
+    """
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (folder / "apt" / name).mkdir(parents=True)
+    listing = folder / "apt" / "debian.sources"
+    listing.write_text(format_sources(sources.archives))
+    status = folder / "apt" / "status"
+    status.touch()
+    lines = [
+        f'APT::Architecture "{ARCHITECTURE}";',
+        'APT::Sandbox::User "root";',
+        'Acquire::Languages "none";',
+        f'Dir::State "{folder}/apt/state";',
+        f'Dir::State::status "{status}";',
+        f'Dir::Cache "{folder}/apt/cache";',
+        f'Dir::Etc::sourcelist "{listing}";',
+        'Dir::Etc::sourceparts "/dev/null";',
+        'Dir::Etc::parts "/dev/null";',
+        'Dir::Etc::main "/dev/null";',
+        *read_host_settings(),
+    ]
+    config = folder / "apt" / "apt.conf"
+    config.write_text("\n".join(lines) + "\n")
+    return config
+
+
 def _is_debian(archive: Archive) -> bool:
     keyring = Path(archive.signed_by).name
     return (

@@ -108,7 +108,19 @@ def build_mke2fs(tree: Path, out: Path, digest: str, inodes: int) -> list[str]:
 
 def convert_qcow2(raw: Path, out: Path) -> None:
     """A compressed qcow2 of ``raw``, written in order by one coroutine."""
-    command = ["qemu-img", "convert", "-m", "1", "-c", "-f", "raw", "-O", "qcow2", raw, out]
+    command: list[str | Path] = [
+        "qemu-img",
+        "convert",
+        "-m",
+        "1",
+        "-c",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        raw,
+        out,
+    ]
     run_command(command, timeout=_TIMEOUT)
 
 
@@ -157,7 +169,7 @@ def _fix_inode_times(disk: Path) -> None:
         for field in ("atime", "ctime", "crtime")
     ]
     script = "\n".join([*lines, ""])
-    command = ["debugfs", "-w", "-f", "-", disk]
+    command: list[str | Path] = ["debugfs", "-w", "-f", "-", disk]
     run_command(command, timeout=_TIMEOUT, stdin=script, env=_ext4_environment())
 
 

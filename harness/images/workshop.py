@@ -47,9 +47,14 @@ def move_into_place(built: Path, final: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file under a new name, flush it, then rename it into place."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w") as file:
-        file.write(text)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_text`; the new name is this process's own, as two may write at once."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
