@@ -15,6 +15,9 @@ from harness.plan import ScheduledTrial
 from harness.probes import memory
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
 
+CONTAINER_FACTOR = 8
+"""Containers are so much lighter that a slope needs more of them than of virtual machines."""
+
 RESERVE = 1 << 30
 """Bytes of host memory that a series never takes: it stops before."""
 

@@ -41,6 +41,7 @@ class Plan:
     seed: int
     cache: CacheState
     settle: float
+    density: int
     memory: int
     cpus: int
     budget: float | None

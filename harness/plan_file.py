@@ -83,6 +83,16 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str,
         Meta(description="From `ready` to the reading of memory and disk", examples=["200ms"]),
     ] = "200ms"
+    density: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="Virtual machines to start at once for `memory.marginal`, and eight times "
+            "as many containers; 0 leaves it out",
+            examples=[3],
+        ),
+    ] = 3
     memory: Annotated[
         str,
         Meta(
@@ -164,6 +174,7 @@ class _Reader:
             seed=self._seed(new_seed),
             cache=keys.cache,
             settle=self._duration("settle", keys.settle, least=0.0),
+            density=keys.density,
             memory=self._memory(),
             cpus=keys.cpus,
             budget=None if budget is UNSET else budget,

@@ -6,7 +6,7 @@ Adding a platform is one file with a class that has these methods, and one line 
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -107,7 +107,8 @@ class Toolbox:
     accelerator: str = "auto"
     connection: str | None = None
     logs: Path | None = None
-    extra: Mapping[str, object] = field(default_factory=dict)
+    scratch: Path | None = None
+    """The run's scratch folder; what is put there is gone when the run ends."""
 
 
 class Driver(Protocol):

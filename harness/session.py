@@ -1,0 +1,354 @@
+"""A run from a decided plan to a result folder: the measuring half, put together.
+
+The order: what needs the host's network (building images) comes first, then the lab is entered,
+then trials run and each is in the journal before the next starts. Nothing here analyses.
+"""
+
+import datetime
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness import __version__, cgroup, host, lab
+from harness.density import CONTAINER_FACTOR, run_density
+from harness.drivers import load_driver
+from harness.drivers.base import Driver, Toolbox
+from harness.errors import HostError, InputError
+from harness.images.catalog import require_image
+from harness.images.kernel import require_guest_kernel
+from harness.images.model import GuestKernel, Image
+from harness.images.programs import build_programs
+from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
+from harness.paths import scratch_root
+from harness.plan import (
+    Plan,
+    ScheduledTrial,
+    build_document,
+    build_schedule,
+    parse_document,
+)
+from harness.probes import disk, memory, portability
+from harness.runner import Bench, build_spec, run_schedule
+from harness.store import Store, read_manifest
+
+LOGS = "logs"
+_VM_PREFIX = "vm-"
+
+
+class Listener(Protocol):
+    """Who is told how a run goes: the command line's progress bar, or nobody."""
+
+    def say(self, text: str) -> None:
+        """Something worth a line."""
+
+    def start(self, total: int, done: int) -> None:
+        """Trials begin: ``total`` of them, ``done`` of these already stored."""
+
+    def advance(self, outcome: Outcome) -> None:
+        """A trial is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked: the plan, where results go, and the words typed to ask it."""
+
+    plan: Plan
+    folder: Path
+    command: tuple[str, ...]
+    run_id: str
+    strict: bool = True
+    """Whether a platform that cannot run here is an error (asked by name) or is left out."""
+    resume: bool = False
+
+
+def build_run_id(now: datetime.datetime) -> str:
+    """A new run's id: the UTC time, and four random letters against a collision."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def read_order(folder: Path, command: tuple[str, ...]) -> Order:
+    """The order of an interrupted run, to go on with it; InputError if the folder has none."""
+    manifest = read_manifest(folder)
+    plan = manifest.get("plan")
+    if not isinstance(plan, Mapping):
+        raise InputError(f"{folder} has no plan to go on with", hint="begin a new run")
+    strict = bool(manifest.get("strict", True))
+    return Order(
+        parse_document(plan), folder, command, str(manifest["run_id"]), strict, resume=True
+    )
+
+
+def run_order(order: Order, listener: Listener) -> int:
+    """Build what is missing, then measure in the lab; the exit code of the lab.
+
+    Raises HostError or InputError for what is known before the lab is entered.
+    """
+    for line in lab.clean_dead_runs():
+        listener.say(line)
+    if os.geteuid() == 0:
+        build_parts(order.plan, listener.say)
+    else:
+        code = lab.run_inside(
+            lambda: build_parts(order.plan, listener.say), order.run_id, network=False
+        )
+        if code != 0:
+            return code
+    return lab.run_inside(lambda: _measure(order, listener), order.run_id)
+
+
+def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
+    """Build whatever the plan needs and the cache has not; needs the host's network."""
+    build_programs()
+    for name in sorted({workload.image for workload in plan.workloads}):
+        require_image(name, say)
+    if _needs_kernel(plan):
+        require_guest_kernel(say)
+    return 0
+
+
+def _needs_kernel(plan: Plan) -> bool:
+    return any(platform.startswith(_VM_PREFIX) for platform in plan.platforms)
+
+
+# ---- in the lab ------------------------------------------------------------------------------
+
+
+def _measure(order: Order, listener: Listener) -> int:
+    plan = order.plan
+    scratch = scratch_root() / order.run_id
+    scratch.mkdir(parents=True, exist_ok=True)
+    tree = cgroup.find_tree(order.run_id)
+    toolbox = build_toolbox(plan, scratch, order.folder / LOGS, listener.say)
+    drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
+    for line in left_out:
+        listener.say(f"left out: {line}")
+    bench = build_bench(order, drivers, scratch, tree)
+    with open_store(order, bench, toolbox, left_out) as store:
+        done = {outcome.trial for outcome in store.read_outcomes()}
+        schedule = [each for each in build_schedule(plan) if _runs(each, drivers)]
+        series = build_series(plan, drivers)
+        total = len(schedule) + sum(count + 1 for _, count in series)
+        listener.start(total, len(done))
+        left = [each for each in schedule if each.trial not in done]
+        for outcome in _run_all(left, series, done, bench, plan.budget):
+            store.append(outcome)
+            listener.advance(outcome)
+    return 0
+
+
+def _runs(scheduled: ScheduledTrial, drivers: Mapping[str, Driver]) -> bool:
+    return base_platform(scheduled.platform) in drivers
+
+
+def _run_all(
+    schedule: Sequence[ScheduledTrial],
+    series: Sequence[tuple[ScheduledTrial, int]],
+    done: set[int],
+    bench: Bench,
+    budget: float | None,
+) -> Iterator[Outcome]:
+    yield from run_schedule(_within(schedule, budget), bench)
+    for first, count in series:
+        if first.trial not in done:
+            yield from run_density(first, count, bench)
+
+
+def _within(schedule: Sequence[ScheduledTrial], budget: float | None) -> Iterator[ScheduledTrial]:
+    """The schedule, ended at a whole block once ``budget`` seconds are spent."""
+    end = None if budget is None else time.monotonic() + budget
+    block = -1
+    for each in schedule:
+        if end is not None and each.block != block and time.monotonic() > end:
+            return
+        block = each.block
+        yield each
+
+
+def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[ScheduledTrial, int]]:
+    """The density series of a run: the first trial of each, and how many instances it starts.
+
+    They come after the blocks, for the plan's first workload that a platform runs.
+    """
+    if plan.density == 0:
+        return []
+    number = max((each.trial for each in build_schedule(plan)), default=-1) + 1
+    found = []
+    for platform, driver in drivers.items():
+        workload = next((each for each in plan.workloads if platform not in each.skip), None)
+        if workload is None:
+            continue
+        count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
+        first = ScheduledTrial(0, number, 0, platform, workload.name, warmup=False)
+        found.append((first, count))
+        number += count + 1
+    return found
+
+
+def build_toolbox(plan: Plan, scratch: Path, logs: Path, say: Callable[[str], None]) -> Toolbox:
+    """What the drivers may use; the guest kernel only where a VM asks for it."""
+    return Toolbox(
+        starter=build_programs().starter,
+        kernel=require_guest_kernel(say) if _needs_kernel(plan) else None,
+        accelerator=plan.accelerator,
+        connection=plan.connection,
+        logs=logs,
+        scratch=scratch,
+    )
+
+
+def find_drivers(
+    plan: Plan, toolbox: Toolbox, *, strict: bool
+) -> tuple[dict[str, Driver], list[str]]:
+    """The plan's platforms that can run here, and a line for each that cannot.
+
+    Raises HostError for one of the latter with ``strict``, and where none is left.
+    """
+    drivers: dict[str, Driver] = {}
+    left_out: list[str] = []
+    for name in plan.platforms:
+        driver = load_driver(name, toolbox)
+        reason = driver.unavailable()
+        if reason is None:
+            drivers[name] = driver
+        elif strict:
+            raise HostError(f"{name} cannot run here: {reason}")
+        else:
+            left_out.append(f"{name}: {reason}")
+    if not drivers:
+        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
+    return drivers, left_out
+
+
+def build_bench(
+    order: Order,
+    drivers: Mapping[str, Driver],
+    scratch: Path,
+    tree: cgroup.CgroupTree | None,
+) -> Bench:
+    plan = order.plan
+    names = {workload.image for workload in plan.workloads}
+    images = {name: require_image(name, lambda _: None) for name in names}
+    return Bench(
+        run_id=order.run_id,
+        drivers=drivers,
+        images=images,
+        workloads={workload.name: workload for workload in plan.workloads},
+        fixed={
+            (name, image.name): read_fixed(driver, image)
+            for name, driver in drivers.items()
+            for image in images.values()
+        },
+        scratch=scratch,
+        logs=order.folder / LOGS,
+        tree=tree,
+        cache=plan.cache,
+        settle=plan.settle,
+        memory=plan.memory,
+        cpus=plan.cpus,
+    )
+
+
+def read_fixed(driver: Driver, image: Image) -> list[Measurement]:
+    """An image's rows that no trial changes: disk and what it takes to move it."""
+    packed = driver.packed(image)
+    return [*disk.read_image(packed, image), *portability.measure_first(packed)]
+
+
+# ---- the manifest ----------------------------------------------------------------------------
+
+
+def open_store(order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str]) -> Store:
+    """A new result folder with its manifest, or the one to go on with."""
+    manifest = build_manifest(order, bench, toolbox, left_out)
+    if not order.resume:
+        return Store.create(order.folder, manifest)
+    store = Store.open(order.folder)
+    before = store.manifest.get("images")
+    if before != manifest["images"]:
+        store.close()
+        raise InputError(
+            f"{order.folder} was measured with other images",
+            hint="begin a new run; two images are never mixed in one",
+        )
+    return store
+
+
+def build_manifest(
+    order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str]
+) -> dict[str, object]:
+    """All that is needed to judge and to repeat the run, in JSON types."""
+    facts = host.read_host()
+    return {
+        "run_id": order.run_id,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "harness_version": __version__,
+        "command": list(order.command),
+        "strict": order.strict,
+        "plan": build_document(order.plan),
+        "host": facts,
+        "memory_settings": memory.read_settings(),
+        "cgroups": _describe_cgroups(bench.tree),
+        "privileged": lab.is_privileged(),
+        "tools": host.read_tools(),
+        "noise": host.read_noise(),
+        "images": {name: _describe_image(image) for name, image in sorted(bench.images.items())},
+        "guest_kernel": _describe_kernel(toolbox.kernel),
+        "accelerator": _describe_accelerator(bench.drivers),
+        "platforms": _describe_platforms(order.plan, bench),
+        "left_out": list(left_out),
+    }
+
+
+def _describe_cgroups(tree: cgroup.CgroupTree | None) -> str:
+    return "none usable" if tree is None else f"v{tree.version}"
+
+
+def _describe_image(image: Image) -> dict[str, object]:
+    return {
+        "digest": image.digest,
+        "packings": {
+            name: {
+                "apparent": packing.apparent,
+                "allocated": packing.allocated,
+                "virtual": packing.virtual,
+            }
+            for name, packing in sorted(image.packings.items())
+        },
+    }
+
+
+def _describe_kernel(kernel: GuestKernel | None) -> dict[str, object] | None:
+    if kernel is None:
+        return None
+    return {"release": kernel.release, "digest": kernel.digest, "modules": list(kernel.modules)}
+
+
+def _describe_accelerator(drivers: Mapping[str, Driver]) -> Mapping[str, object] | None:
+    """What the first VM driver found out; containers need none."""
+    for driver in drivers.values():
+        proof = getattr(driver, "accelerator", None)
+        if proof is not None:
+            return {"name": proof.name, "proved": proof.proved, "reason": proof.reason}
+    return None
+
+
+def _describe_platforms(plan: Plan, bench: Bench) -> dict[str, object]:
+    """Kind and command lines of every platform, shown for its first workload."""
+    described: dict[str, object] = {}
+    seen: set[str] = set()
+    for scheduled in build_schedule(plan):
+        platform = scheduled.platform
+        if platform in seen or base_platform(platform) not in bench.drivers:
+            continue
+        seen.add(platform)
+        driver = bench.drivers[base_platform(platform)]
+        described[platform] = {
+            "kind": driver.kind,
+            "second_arm": platform.endswith(AA_SUFFIX),
+            "start": dict(driver.describe(build_spec(scheduled, bench))),
+        }
+    return described
