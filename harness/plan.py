@@ -40,6 +40,7 @@ class Plan:
     warmup: int
     seed: int
     cache: CacheState
+    density: int
     settle: float
     density: int
     memory: int
