@@ -40,7 +40,6 @@ class Plan:
     warmup: int
     seed: int
     cache: CacheState
-    density: int
     settle: float
     density: int
     memory: int

@@ -79,16 +79,6 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=[["namespace"]],
         ),
     ] = UNSET
-    density: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1000,
-            description="Guests started on top of each other for `memory.marginal` (of "
-            "containers more); 0: none",
-            examples=[3],
-        ),
-    ] = 3
     settle: Annotated[
         str,
         Meta(description="From `ready` to the reading of memory and disk", examples=["200ms"]),
@@ -183,7 +173,6 @@ class _Reader:
             warmup=keys.warmup,
             seed=self._seed(new_seed),
             cache=keys.cache,
-            density=keys.density,
             settle=self._duration("settle", keys.settle, least=0.0),
             density=keys.density,
             memory=self._memory(),

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -289,12 +289,12 @@ def build_manifest(
         "command": list(order.command),
         "strict": order.strict,
         "plan": build_document(order.plan),
-        "host": facts,
+        "host": asdict(facts),
         "memory_settings": memory.read_settings(),
         "cgroups": _describe_cgroups(bench.tree),
         "privileged": lab.is_privileged(),
         "tools": host.read_tools(),
-        "noise": host.read_noise(),
+        "noise": [asdict(each) for each in host.read_noise()],
         "images": {name: _describe_image(image) for name, image in sorted(bench.images.items())},
         "guest_kernel": _describe_kernel(toolbox.kernel),
         "accelerator": _describe_accelerator(bench.drivers),

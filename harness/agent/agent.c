@@ -169,7 +169,10 @@ static _Noreturn void become_workload(int out, int err) {
     setsid();
     dup2(out, 1);
     dup2(err, 2);
-    if (chdir(directory) == 0) execvp(words[0], words);
+    if (chdir(directory) == 0) {
+        say("exec"); /* before it happens: afterwards one CPU would run the workload first */
+        execvp(words[0], words);
+    }
     exec_error = errno; /* the parent sees it: after vfork, memory is shared */
     _exit(127);
 }
@@ -185,7 +188,6 @@ static void start_workload(void) {
     if (child == 0) become_workload(out[1], err[1]);
     if (child < 0) exec_error = errno;
     if (exec_error) say("fail exec %s: %s", words[0], strerror(exec_error));
-    else say("exec");
     close(out[1]);
     close(err[1]);
     if (exec_error) {
