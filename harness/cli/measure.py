@@ -1,0 +1,148 @@
+"""`run` and `clean`."""
+
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import format_tree, say, shorten_path
+from harness.errors import HostError, InputError
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.session import Order
+
+RESULTS = Path("results")
+_SEEDS = 1 << 32
+_BESIDE_RESUME = ("out", "dry_run")
+
+
+@click.command()
+@click.argument("plan_file", metavar="[PLAN.toml]", required=False, type=click.Path(path_type=Path))
+@click.option("--platform", "platforms", metavar="P", multiple=True, help="A platform to compare.")
+@click.option(
+    "--workload", "workloads", metavar="W", multiple=True, help="A workload: a name or a file."
+)
+@click.option("--image", "images", metavar="I", multiple=True, help="Run the workloads in it.")
+@click.option("--blocks", type=int, metavar="N", help="Trials of each combination.")
+@click.option("--budget", metavar="10m", help="Begin no new block after this time.")
+@click.option("--cache", type=click.Choice(["warm", "cold"]), help="State of the page cache.")
+@click.option("--seed", type=int, metavar="S", help="Decides the order of trials.")
+@click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="How guests run.")
+@click.option("--connection", metavar="URI", help="A libvirt other than the embedded one.")
+@click.option("--quick", is_flag=True, help="Only 3 blocks.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The result folder.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a broken-off run."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+def run(
+    plan_file: Path | None,
+    quick: bool,
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    **given: object,
+) -> int:
+    """Measure, write a result folder and its report.
+
+    Options go before the plan's keys, those before the defaults: 10 blocks of noop and httpd on
+    every platform.
+    """
+    options = {key: value for key, value in given.items() if value not in (None, ())}
+    if resume is not None:
+        if plan_file or options or quick or out or dry_run:
+            raise InputError(
+                "--resume takes the plan of the run it goes on with", hint="say it alone"
+            )
+        return _measure(_read_order(resume))
+    if quick:
+        from harness.plan_file import QUICK_BLOCKS
+
+        options.setdefault("blocks", QUICK_BLOCKS)
+    plan, strict = _read_plan(plan_file, options)
+    if dry_run:
+        return _show_plan(plan)
+    return _measure(_build_order(plan, out, strict))
+
+
+def _read_plan(file: Path | None, options: Mapping[str, object]) -> tuple["Plan", bool]:
+    """The plan, and whether its platforms were asked for by name."""
+    from harness.images.catalog import list_names
+    from harness.inputs import read_toml
+    from harness.plan import require_images
+    from harness.plan_file import read_plan
+
+    plan = read_plan(file, options, new_seed=secrets.randbelow(_SEEDS))
+    require_images(plan, list_names())
+    return plan, "platforms" in options or (file is not None and "platforms" in read_toml(file))
+
+
+def _build_order(plan: "Plan", out: Path | None, strict: bool) -> "Order":
+    import datetime
+
+    from harness.session import Order, build_run_id
+
+    run_id = build_run_id(datetime.datetime.now(datetime.UTC))
+    return Order(plan, (out or RESULTS / run_id).absolute(), tuple(sys.argv), run_id, strict)
+
+
+def _read_order(folder: Path) -> "Order":
+    from harness.session import read_order
+
+    return read_order(folder.absolute(), tuple(sys.argv))
+
+
+def _measure(order: "Order") -> int:
+    """Run the trials, then write everything that is made from them."""
+    from harness.cli.progress import start_listener
+    from harness.session import run_order
+
+    listener = start_listener()
+    folder = shorten_path(order.folder)
+    try:
+        code = run_order(order, listener)
+    finally:
+        listener.close()
+    if code != 0:
+        if (order.folder / "journal.jsonl").exists():
+            say(f"what was measured is in {folder}; go on with: run --resume {folder}")
+        return code
+    return _conclude(order.folder)
+
+
+def _conclude(folder: Path) -> int:
+    from harness.analysis.report import format_summary, render_report
+    from harness.store import read_journal, write_pyperf, write_samples
+
+    say("writing the report")
+    write_samples(folder)
+    write_pyperf(folder)
+    render_report(folder)
+    click.echo(format_summary(folder))
+    click.echo(f"report: {shorten_path(folder / 'report.html')}")
+    outcomes = read_journal(folder / "journal.jsonl")
+    if all(outcome.status == "failed" for outcome in outcomes):
+        raise HostError("every trial failed", hint=f"{shorten_path(folder)}/logs has their logs")
+    return 0
+
+
+def _show_plan(plan: "Plan") -> int:
+    from harness.dry_run import build_preview
+
+    click.echo(format_tree(build_preview(plan)))
+    return 0
+
+
+@click.command(short_help="Remove whatever an interrupted run left.")
+def clean() -> int:
+    """Remove whatever an interrupted run left; never anything that no run made."""
+    from harness.lab import clean_dead_runs
+
+    lines = clean_dead_runs()
+    for line in lines or ["there is nothing to clean"]:
+        click.echo(line)
+    return 1 if any(line.startswith("could not") for line in lines) else 0

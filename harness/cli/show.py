@@ -1,0 +1,118 @@
+"""`doctor`, `list` and `report`: commands that only look."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from harness.cli.output import print_rows, shorten_path
+from harness.errors import InputError
+
+FORMATS = ("html", "md", "pdf")
+Rows = list[dict[str, object]]
+
+
+@click.command(short_help="Say what can run here, why not, and what is noisy.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def doctor(as_json: bool) -> int:
+    """Say what can run on this host, what cannot and why, and what makes it noisy."""
+    from harness import doctor as examination
+
+    return examination.main(as_json)
+
+
+@click.command("list")
+@click.argument(
+    "things",
+    metavar="platforms|workloads|images|metrics",
+    type=click.Choice(["platforms", "workloads", "images", "metrics"]),
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def list_things(things: str, as_json: bool) -> None:
+    """Show what there is."""
+    builders: dict[str, Callable[[], Rows]] = {
+        "platforms": _list_platforms,
+        "workloads": _list_workloads,
+        "images": _list_images,
+        "metrics": _list_metrics,
+    }
+    rows = builders[things]()
+    if things == "metrics" and not as_json:
+        rows = [{key: row[key] for key in ("name", "unit", "definition")} for row in rows]
+    print_rows(rows, as_json=as_json)
+
+
+def _list_platforms() -> Rows:
+    from harness.doctor import check_platform
+    from harness.drivers import PLATFORMS
+
+    checks = [check_platform(name, ()) for name in PLATFORMS]
+    return [
+        {"platform": each.name, "kind": each.kind, "runs here": each.available} for each in checks
+    ]
+
+
+def _list_workloads() -> Rows:
+    from harness.workloads import list_workloads, read_workload
+
+    found = [read_workload(name, folder=Path(), timeout=60.0) for name in list_workloads()]
+    return [
+        {
+            "workload": each.name,
+            "image": each.image,
+            "ready": each.ready,
+            "description": each.description,
+        }
+        for each in found
+    ]
+
+
+def _list_images() -> Rows:
+    from harness.images.catalog import list_images
+    from harness.images.recipes import RECIPES
+
+    built = {image.name: image.digest for image in list_images()}
+    return [
+        {
+            "image": name,
+            "digest": built.get(name),
+            "description": RECIPES[name].summary if name in RECIPES else "imported",
+        }
+        for name in sorted({*RECIPES, *built})
+    ]
+
+
+def _list_metrics() -> Rows:
+    from harness.metrics import METRICS
+
+    return [asdict(metric) for metric in METRICS.values()]
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "formats", default="html,md", show_default=True, metavar="html,md,pdf",
+    help="What to write.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="One file instead.")
+def report(folders: tuple[Path, ...], formats: str, out: Path | None) -> None:
+    """Render again from the stored samples; the same samples give the same bytes."""
+    from harness.analysis.report import render_report
+
+    wanted = _parse_formats(formats)
+    if out is not None and (len(folders) > 1 or len(wanted) > 1):
+        raise InputError("--out takes one report", hint="name one DIR and one --format")
+    for folder in folders:
+        for path in render_report(folder, formats=wanted, out=out):
+            click.echo(shorten_path(path))
+
+
+def _parse_formats(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in wanted:
+        if word not in FORMATS:
+            raise InputError(
+                f"--format: unknown format {word!r}", hint=f"the formats are {', '.join(FORMATS)}"
+            )
+    return wanted

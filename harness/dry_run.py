@@ -1,0 +1,121 @@
+"""What a run would do, as plain values: the order of its trials and how each instance starts.
+
+Nothing is fetched or started, and no image is built. Where an image or the guest kernel is not there yet, its
+place in the cache is shown all the same.
+"""
+
+from pathlib import Path
+
+from harness.drivers import load_driver
+from harness.drivers.base import Driver, Toolbox
+from harness.errors import HarnessError
+from harness.images import store
+from harness.images.kernel import find_guest_kernel, kernels_dir
+from harness.images.model import GuestKernel, Image, Packing
+from harness.images.pack import PATHS
+from harness.images.programs import build_programs
+from harness.paths import cache_dir, scratch_root
+from harness.plan import Plan, ScheduledTrial, build_document, build_schedule
+from harness.runner import Bench, build_spec
+
+_RUN_ID = "dry-run"
+_UNKNOWN = "not built yet"
+
+
+def build_preview(plan: Plan) -> dict[str, object]:
+    """Plan, order and starts in JSON types; ``starts`` has one entry for each combination."""
+    schedule = build_schedule(plan)
+    toolbox = find_toolbox(plan)
+    drivers: dict[str, Driver] = {}
+    problems: dict[str, str] = {}
+    for name in plan.platforms:
+        try:
+            drivers[name] = load_driver(name, toolbox)
+            problem = drivers[name].unavailable()
+        except HarnessError as error:
+            problem = str(error)
+        if problem:
+            problems[name] = problem
+    bench = build_dry_bench(plan, drivers)
+    preview: dict[str, object] = {
+        "plan": build_document(plan),
+        "order": _describe_order(schedule),
+        "starts": _describe_starts(schedule, bench),
+    }
+    return {**preview, "cannot run here": problems} if problems else preview
+
+
+def find_toolbox(plan: Plan) -> Toolbox:
+    """The programs and the guest kernel that are there; else where they will be."""
+    try:
+        starter = build_programs().starter
+        kernel = find_guest_kernel()
+    except HarnessError:
+        starter, kernel = cache_dir() / "programs" / "starter", None
+    return Toolbox(
+        starter=starter,
+        kernel=kernel or _imagine_kernel(),
+        accelerator=plan.accelerator,
+        connection=plan.connection,
+        scratch=scratch_root() / _RUN_ID,
+    )
+
+
+def _imagine_kernel() -> GuestKernel:
+    folder = kernels_dir() / "current"
+    return GuestKernel(
+        release=_UNKNOWN,
+        digest=_UNKNOWN,
+        bzimage=folder / "bzImage",
+        elf=folder / "vmlinux",
+        initramfs=folder / "initramfs",
+        modules=(),
+    )
+
+
+def build_dry_bench(plan: Plan, drivers: dict[str, Driver]) -> Bench:
+    """A bench that is good for describing, and starts nothing."""
+    names = {workload.image for workload in plan.workloads}
+    return Bench(
+        run_id=_RUN_ID,
+        drivers=drivers,
+        images={name: _find_image(name) for name in names},
+        workloads={workload.name: workload for workload in plan.workloads},
+        fixed={},
+        scratch=scratch_root() / _RUN_ID,
+        logs=Path("logs"),
+        tree=None,
+        cache=plan.cache,
+        settle=plan.settle,
+        memory=plan.memory,
+        cpus=plan.cpus,
+    )
+
+
+def _find_image(name: str) -> Image:
+    record = store.find_record(name)
+    if record is not None:
+        return record.image
+    folder = store.images_dir() / name / "current"
+    packings = {each: Packing(each, folder / path, 0, 0) for each, path in PATHS.items()}
+    return Image(name, _UNKNOWN, folder, packings)
+
+
+def _describe_order(schedule: tuple[ScheduledTrial, ...]) -> dict[str, object]:
+    """The arms of each block, in order."""
+    blocks: dict[str, list[str]] = {}
+    for each in schedule:
+        name = f"block {each.block}" + (" (warm-up)" if each.warmup else "")
+        blocks.setdefault(name, []).append(f"{each.platform} {each.workload}")
+    return {name: ", ".join(arms) for name, arms in blocks.items()}
+
+
+def _describe_starts(schedule: tuple[ScheduledTrial, ...], bench: Bench) -> dict[str, object]:
+    first: dict[str, ScheduledTrial] = {}
+    for each in schedule:
+        if each.platform in bench.drivers:  # an A/A arm starts as its platform does
+            first.setdefault(f"{each.platform} {each.workload}", each)
+    return {
+        name: dict(bench.drivers[each.platform].describe(build_spec(each, bench)))
+        for name, each in sorted(first.items())
+    }
