@@ -166,7 +166,8 @@ def require_keyring(sources: Sources) -> None:
 def read_host_settings() -> tuple[str, ...]:
     """The host's own settings for reaching its mirror (proxy, certificates), as apt options."""
     dump = run_command(["apt-config", "dump"], timeout=30).stdout
-    return tuple(line for line in dump.splitlines() if line.startswith(_HOST_SETTINGS))
+    own = tuple(line for line in dump.splitlines() if line.startswith(_HOST_SETTINGS))
+    return ('Acquire::Retries "3";', *own)
 
 
 def write_private_config(sources: Sources, folder: Path) -> Path:

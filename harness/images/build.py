@@ -7,7 +7,7 @@ from harness.errors import HostError
 from harness.images import apt
 from harness.images.archive import read_content, read_tar
 from harness.images.recipes import EPOCH, Recipe
-from harness.images.rooted import require_owners, run_rooted
+from harness.images.rooted import require_owners, require_tools, run_rooted
 from harness.images.rootfs import Entry, build_symlink, finish_tree, select_entries
 from harness.images.workshop import Progress
 from harness.process import run_command
@@ -21,6 +21,7 @@ def build_tree(
     recipe: Recipe, sources: apt.Sources, agent: Path, folder: Path, progress: Progress
 ) -> dict[str, Entry]:
     """Build ``recipe`` in the scratch folder ``folder``; the entries' content stays there."""
+    require_tools("mmdebstrap", "apt-get", "dpkg")
     require_owners()
     apt.require_keyring(sources)
     progress(f"{recipe.name}: unpacking Debian {sources.suite} packages")
@@ -82,4 +83,5 @@ def read_applets(tree: dict[str, Entry], folder: Path) -> dict[str, Entry]:
     program.write_bytes(read_content(tree[path]))
     program.chmod(0o755)
     names = run_command([program, "--list-full"], timeout=30).stdout.split()
-    return {name: build_symlink(name, f"/{path}") for name in names if name not in tree}
+    missing = (name for name in names if "/" in name and name not in tree)
+    return {name: build_symlink(name, f"/{path}") for name in missing}

@@ -75,7 +75,7 @@ def build_image(name: str, progress: Progress, force: bool = False) -> Image:
             return found
         tree = build_tree(recipe, sources, agent, folder, progress)
         inputs = _build_inputs(recipe, sources.suite, agent)
-        return _pack(name, "recipe", inputs, tree, folder, progress)
+        return _pack(name, "recipe", inputs, tree, folder, progress, replace_same=force)
 
 
 def import_image(source: str, name: str, progress: Progress) -> Image:
@@ -101,8 +101,9 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
     image = require_image(name, progress)
     if packing not in image.packings:
         raise InputError(f"{packing!r} is not a packing", hint=f"one of {', '.join(PATHS)}")
-    if out.exists():
-        raise InputError(f"{out} exists already", hint="name a new file or folder")
+    if out.exists() or not out.absolute().parent.is_dir():
+        reason = "exists already" if out.exists() else "is in a folder that does not exist"
+        raise InputError(f"{out} {reason}", hint="name a new file or folder")
     source = image.packings[packing].path
     progress(f"copying {name} as {packing} to {out}")
     run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
@@ -112,23 +113,31 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
 def prune_images(names: Sequence[str], progress: Progress) -> list[Path]:
     """Remove images: all of ``names``, or without names what is out of date. Returns the folders.
 
-    A name's current image is out of date when its recipe, the agent or Debian's suite changed.
+    An image is out of date when another has its name, or its recipe, the agent or Debian's suite
+    has changed.
     """
+    stored = store.list_stored()
+    unknown = next((name for name in names if name not in stored), None)
+    if unknown is not None:
+        raise InputError(f"there is no image {unknown!r} to remove", hint=_suggest_name(unknown))
     removed = []
-    for name in names:
-        if store.find_record(name) is None and not (store.images_dir() / name).is_dir():
-            raise InputError(f"there is no image {name!r} to remove", hint=_suggest_name(name))
-        removed.append(store.images_dir() / name)
-    if not names:
-        removed = [folder for name in _stored_names() for folder in _find_stale(name)]
-    for folder in removed:
-        progress(f"removing {folder}")
-        remove_tree(folder)
+    for name in names or stored:
+        with start_work(store.images_dir() / name, progress):
+            for folder in store.list_folders(name) if names else _list_outdated(name):
+                progress(f"removing {name} {folder.name}")
+                remove_tree(folder)
+                removed.append(folder)
     return removed
 
 
 def _pack(
-    name: str, origin: str, inputs: Mapping[str, str], tree: Tree, folder: Path, progress: Progress
+    name: str,
+    origin: str,
+    inputs: Mapping[str, str],
+    tree: Tree,
+    folder: Path,
+    progress: Progress,
+    replace_same: bool = False,
 ) -> Image:
     tar = folder / "canonical.tar"
     digest = write_tar(tree, tar)
@@ -136,7 +145,7 @@ def _pack(
     built.mkdir()
     packings = write_packings(tar, digest, len(tree), sum_sizes(tree), built, progress)
     image = Image(name, digest, built, packings)
-    published = store.publish(store.Record(image, origin, inputs))
+    published = store.publish(store.Record(image, origin, inputs), replace_same)
     progress(f"{name}: {store.short_digest(digest)} is ready")
     return published.image
 
@@ -164,14 +173,9 @@ def _suggest_name(name: str) -> str:
     return f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
 
 
-def _stored_names() -> list[str]:
-    folder = store.images_dir()
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def _find_stale(name: str) -> list[Path]:
-    stale = store.find_outdated(name)
+def _list_outdated(name: str) -> list[Path]:
+    """Imported images can be packed again from their tree alone, so that stays."""
     record = store.find_record(name)
-    if record is not None and name in RECIPES and find_image(name) is None:
-        stale.append(record.image.folder)
-    return stale
+    keep = record is not None and (name not in RECIPES or find_image(name) is not None)
+    folders = store.list_folders(name)
+    return [path for path in folders if not (keep and record and path == record.image.folder)]

@@ -20,6 +20,7 @@ from harness.images.initramfs import build_initramfs
 from harness.images.model import GuestKernel
 from harness.images.modules import WANTED, read_modules
 from harness.images.programs import build_programs
+from harness.images.rooted import require_tools
 from harness.images.vmlinux import extract_elf
 from harness.images.workshop import (
     Progress,
@@ -85,17 +86,25 @@ def require_guest_kernel(progress: Progress) -> GuestKernel:
 
 def fetch_package(sources: apt.Sources, scratch: Path) -> Path:
     """Download the newest real package behind META_PACKAGE; apt's state stays in ``scratch``."""
+    require_tools("apt-get", "apt-cache", "apt-config", "dpkg-deb", "lz4")
     apt.require_keyring(sources)
     config = apt.write_private_config(sources, scratch)
     environment = {"APT_CONFIG": str(config), "LC_ALL": "C"}
     downloads = scratch / "downloads"
     downloads.mkdir()
-    for argv in (["apt-get", "-q", "update"], ["apt-cache", "show", META_PACKAGE]):
-        done = run_command(argv, timeout=_TIMEOUT, env=environment, cwd=downloads)
-    name = parse_real_package(done.stdout)
-    run_command(
-        ["apt-get", "-q", "download", name], timeout=_TIMEOUT, env=environment, cwd=downloads
-    )
+
+    def run_apt(*argv: str) -> str:
+        return run_command(argv, timeout=_TIMEOUT, env=environment, cwd=downloads).stdout
+
+    try:
+        run_apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+        name = parse_real_package(run_apt("apt-cache", "show", META_PACKAGE))
+        run_apt("apt-get", "-q", "download", name)
+    except HostError as error:
+        raise HostError(
+            f"the guest kernel cannot be fetched: {error.message}",
+            hint=error.hint or "is the Debian mirror reachable?",
+        ) from error
     return next(downloads.glob("*.deb"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.images.model import Packing
 from harness.images.oci import Compression, compress_file, write_layout
 from harness.images.recipes import EPOCH
-from harness.images.rooted import run_rooted
+from harness.images.rooted import require_tools, run_rooted, tool_path
 from harness.images.workshop import Progress
 from harness.process import run_command
 
@@ -44,6 +44,7 @@ def write_packings(
 
     ``files`` and ``apparent`` are the number of entries and the bytes of their content.
     """
+    require_tools("tar", "zstd", "mke2fs", "debugfs", "dumpe2fs", "qemu-img")
     paths = {name: folder / path for name, path in PATHS.items()}
     with ThreadPoolExecutor(max_workers=2) as pool:
         layouts = pool.submit(_write_layouts, tar, digest, paths, progress)
@@ -78,12 +79,15 @@ def extract_tree(tar: Path, tree: Path) -> None:
 def write_ext4(tree: Path, out: Path, digest: str, files: int, apparent: int) -> None:
     """Make a sparse ext4 image of ``tree`` without a loop device; its ids come from ``digest``."""
     size, inodes = size_ext4(files, apparent)
-    out.touch()
-    os.truncate(out, size)
-    run_rooted(build_mke2fs(tree, out, digest, inodes), timeout=_TIMEOUT, env=_ext4_environment())
-    _fix_inode_times(out)
+    draft = out.with_name(f"{out.name}.draft")
+    draft.touch()
+    os.truncate(draft, size)
+    command = build_mke2fs(tree, draft, digest, inodes)
+    run_rooted(command, timeout=_TIMEOUT, env=_ext4_environment())
+    _fix_inode_times(draft)
     # The zeros of the journal and the inode tables need no space until a guest writes them.
-    run_command(["fallocate", "--dig-holes", out], timeout=_TIMEOUT)
+    run_command(["cp", "--sparse=always", draft, out], timeout=_TIMEOUT)
+    draft.unlink()
 
 
 def size_ext4(files: int, apparent: int) -> tuple[int, int]:
@@ -152,13 +156,14 @@ def _write_layouts(tar: Path, digest: str, paths: Mapping[str, Path], progress: 
 
 def _ext4_environment() -> dict[str, str]:
     epoch = str(EPOCH)
-    return {"MKE2FS_CONFIG": "/dev/null", "E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+    times = {"E2FSPROGS_FAKE_TIME": epoch, "SOURCE_DATE_EPOCH": epoch}
+    return {"MKE2FS_CONFIG": "/dev/null", **times, **tool_path()}
 
 
 def _fix_inode_times(disk: Path) -> None:
     """Replace the times that mke2fs took from the host: when the tree was extracted and read."""
     counts = {}
-    for line in run_command(["dumpe2fs", "-h", disk], timeout=60).stdout.splitlines():
+    for line in _read_header(disk).splitlines():
         key, _, value = line.partition(":")
         counts[key] = value.strip()
     last_used = int(counts["Inode count"]) - int(counts["Free inodes"])
@@ -171,6 +176,10 @@ def _fix_inode_times(disk: Path) -> None:
     script = "\n".join([*lines, ""])
     command: list[str | Path] = ["debugfs", "-w", "-f", "-", disk]
     run_command(command, timeout=_TIMEOUT, stdin=script, env=_ext4_environment())
+
+
+def _read_header(disk: Path) -> str:
+    return run_command(["dumpe2fs", "-h", disk], timeout=60, env=_ext4_environment()).stdout
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ leaves behind end with the namespaces, and those end with the harness (PR_SET_PD
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from harness.errors import HostError
 from harness.process import Completed, run_command
 
 _FULL_RANGE = 65_536
+# Debian leaves the folders of system tools out of a user's PATH.
+_SYSTEM_TOOLS = "/usr/sbin:/sbin"
 
 
 def build_rooted(argv: Sequence[str | Path], *, root: bool) -> list[str]:
@@ -21,6 +24,8 @@ def build_rooted(argv: Sequence[str | Path], *, root: bool) -> list[str]:
     return [
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *("unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+        # Maintainer scripts make files with the umask that they find.
+        *("sh", "-c", 'umask 022 && exec "$@"', "sh"),
         *(os.fspath(word) for word in argv),
     ]
 
@@ -33,9 +38,22 @@ def run_rooted(
     env: Mapping[str, str] | None = None,
 ) -> Completed:
     """Run ``argv`` to its end as root of its own namespaces; raises HostError."""
-    return run_command(
-        build_rooted(argv, root=os.geteuid() == 0), timeout=timeout, check=check, env=env
-    )
+    rooted = build_rooted(argv, root=os.geteuid() == 0)
+    return run_command(rooted, timeout=timeout, check=check, env={**tool_path(), **(env or {})})
+
+
+def tool_path() -> dict[str, str]:
+    """The PATH that also finds system tools, as an addition to the environment."""
+    return {"PATH": f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_TOOLS}"}
+
+
+def require_tools(*names: str) -> None:
+    """Raise HostError for the first program that is not installed."""
+    for name in names:
+        if shutil.which(name, path=tool_path()["PATH"]) is None:
+            raise HostError(
+                f"{name} is not installed", hint="`python -m harness doctor` names the package"
+            )
 
 
 def require_owners() -> None:

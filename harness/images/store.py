@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.images.model import Image, Packing
-from harness.images.workshop import move_into_place, point_to, remove_tree, write_text
+from harness.images.workshop import move_into_place, point_to, write_text
 from harness.paths import cache_dir
 
 VERSION = 1
@@ -52,8 +52,7 @@ def find_record(name: str) -> Record | None:
 
 def list_records() -> list[Record]:
     """The current image of every name, by name."""
-    folders = sorted(images_dir().iterdir()) if images_dir().is_dir() else []
-    records = (find_record(folder.name) for folder in folders)
+    records = (find_record(name) for name in list_stored())
     return [record for record in records if record is not None]
 
 
@@ -82,18 +81,22 @@ def read_record(folder: Path) -> Record | None:
     return record if whole else None
 
 
-def publish(record: Record) -> Record:
-    """Move a built image to its place in the cache and make it the current one of its name."""
+def publish(record: Record, replace_same: bool) -> Record:
+    """Move a built image to its place in the cache and make it the current one of its name.
+
+    The same digest may be there already, with instances running from it: it stays where it is
+    unless ``replace_same``.
+    """
     built = record.image.folder
-    write_text(built / _RECORD, format_record(record))
     parent = images_dir() / record.image.name
     final = parent / short_digest(record.image.digest)
     existing = read_record(final)
-    if existing is not None and existing.inputs == record.inputs:
-        # The same bytes again: instances may be running from them, so they stay where they are.
-        point_to(parent / _CURRENT, final.name)
-        return existing
-    move_into_place(built, final)
+    if existing is None or replace_same:
+        write_text(built / _RECORD, format_record(record))
+        move_into_place(built, final)
+    else:
+        kept = Record(existing.image, record.origin, record.inputs)
+        write_text(final / _RECORD, format_record(kept))
     point_to(parent / _CURRENT, final.name)
     published = read_record(final)
     assert published is not None, final
@@ -123,18 +126,18 @@ def format_record(record: Record) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def find_outdated(name: str) -> list[Path]:
-    """Folders of ``name`` that are not its current image."""
+def list_folders(name: str) -> list[Path]:
+    """The folders of all images of ``name``, current or not."""
     parent = images_dir() / name
-    current = (parent / _CURRENT).resolve()
-    folders = parent.iterdir() if parent.is_dir() else iter(())
-    return sorted(
-        folder
-        for folder in folders
-        if folder.is_dir() and not folder.is_symlink() and folder != current
-    )
+    paths = sorted(parent.iterdir()) if parent.is_dir() else []
+    return [
+        path
+        for path in paths
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    ]
 
 
-def remove_image(name: str) -> None:
-    """Remove every image of ``name``, with all its packings."""
-    remove_tree(images_dir() / name)
+def list_stored() -> list[str]:
+    """Every name that has at least one image in the cache."""
+    folders = sorted(images_dir().iterdir()) if images_dir().is_dir() else []
+    return [folder.name for folder in folders if list_folders(folder.name)]

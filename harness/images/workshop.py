@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.errors import HostError
 from harness.images.rooted import run_rooted
 
 Progress = Callable[[str], None]
@@ -19,18 +20,25 @@ def start_work(parent: Path, progress: Progress) -> Iterator[Path]:
     """A new empty folder in ``parent``, for one builder at a time; what is left of it is removed.
 
     The lock goes with the process that holds it, so a folder found here belongs to a dead build.
+    A full disk, or a cache that may not be written, is a HostError.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / ".lock").open("w") as lock:
-        _take_lock(lock.fileno(), parent, progress)
-        for leftover in parent.glob(f"{_PREFIX}*"):
-            remove_tree(leftover)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        folder.chmod(0o755)
-        try:
-            yield folder
-        finally:
-            remove_tree(folder)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with (parent / ".lock").open("w") as lock:
+            _take_lock(lock.fileno(), parent, progress)
+            for leftover in parent.glob(f"{_PREFIX}*"):
+                remove_tree(leftover)
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            folder.chmod(0o755)
+            try:
+                yield folder
+            finally:
+                remove_tree(folder)
+    except OSError as error:
+        raise HostError(
+            f"{parent.name} cannot be built in {parent}: {error.strerror or error}",
+            hint="HARNESS_CACHE names another folder for the cache",
+        ) from error
 
 
 def move_into_place(built: Path, final: Path) -> None:
