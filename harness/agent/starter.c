@@ -427,6 +427,17 @@ static void add_poll(struct pollfd *polls, struct stream **streams, int *count, 
     streams[(*count)++] = stream;
 }
 
+/*
+ * A stamp is true only if the starter runs as soon as a line arrives, also when the scheduler would
+ * let the instance go on first on the same CPU. It works for microseconds at a time; its children
+ * are ordinary again (SCHED_RESET_ON_FORK). Where the host forbids it, the stamps are a bit later.
+ */
+static void become_prompt(void) {
+    struct sched_param lowest = {.sched_priority = 1};
+    if (syscall(SYS_sched_setscheduler, 0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) < 0)
+        (void)!nice(-20);
+}
+
 int main(int count_of_arguments, char **arguments) {
     if (count_of_arguments != 2) return 2;
     control = atoi(arguments[1]);
@@ -436,6 +447,7 @@ int main(int count_of_arguments, char **arguments) {
     sigprocmask(SIG_BLOCK, &children, NULL);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    become_prompt();
     fcntl(control, F_SETFD, FD_CLOEXEC);
     int reaper = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     for (;;) {
