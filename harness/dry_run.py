@@ -1,7 +1,7 @@
 """What a run would do, as plain values: the order of its trials and how each instance starts.
 
-Nothing is fetched or started, and no image is built. Where an image or the guest kernel is not there yet, its
-place in the cache is shown all the same.
+Nothing is fetched or started, and no image is built. Where an image or the guest kernel is not
+there yet, its place in the cache is shown all the same.
 """
 
 from pathlib import Path
