@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import cgroup, linux
-from harness.errors import HostError
+from harness.errors import HarnessError, HostError
 from harness.paths import cache_dir, register_dir, scratch_root
 from harness.process import run_command
 
@@ -164,7 +164,7 @@ def _exit_with(function: Callable[[], int]) -> None:
     code = 70
     try:
         code = function()
-    except HostError as error:
+    except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:

@@ -1,0 +1,1 @@
+"""Figures of the harness itself: `python -m benches` prints them, asv keeps their history."""

@@ -1,0 +1,101 @@
+"""`namespace` beside a C program that does the same, and beside `crun run` of the same root."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from benches.rig import Measure, Samples, run_interleaved, time_command
+from harness import cgroup, linux
+from harness.drivers import load_driver
+from harness.drivers.base import InstanceSpec, Toolbox
+from harness.images.catalog import require_image
+from harness.images.model import Image
+from harness.images.programs import SOURCES, build_compile, build_programs, require_compiler
+from harness.paths import scratch_root
+from harness.process import run_command
+
+REFERENCE = Path(__file__).parent / "native" / "reference_container.c"
+
+
+def measure_containers(repeats: int = 30) -> Samples:
+    """Seconds: `namespace` to `ready`; the reference program and `crun run`, whole commands."""
+    image = require_image("tiny", print)
+    starter = build_programs().starter
+    with tempfile.TemporaryDirectory() as folder:
+        reference = Path(folder) / "reference"
+        command = build_compile(require_compiler(), REFERENCE, reference)
+        run_command([*command, f"-I{SOURCES}", "-Wno-unused-function"], timeout=60)
+        return run_interleaved(
+            lambda run_id: build_measures(run_id, image, starter, reference), repeats
+        )
+
+
+def build_measures(
+    run_id: str, image: Image, starter: Path, reference: Path
+) -> Mapping[str, Measure]:
+    scratch = scratch_root() / run_id
+    scratch.mkdir(parents=True)
+    tree = cgroup.find_tree(run_id)
+    if tree is None:
+        raise RuntimeError("this benchmark needs cgroups: run it as root")
+    driver = load_driver("namespace", Toolbox(starter=starter))
+
+    def start_namespace(number: int) -> float:
+        name = f"n{number}"
+        folder = scratch / name
+        folder.mkdir()
+        groups = tree.start(name)
+        spec = InstanceSpec(
+            name=name,
+            folder=folder,
+            image=image,
+            command=("true",),
+            environment={},
+            ready="exit",
+            memory=256 << 20,
+            cgroups=groups,
+        )
+        with driver.start_instance(spec) as instance:
+            instance.wait_ready()
+            stamps = dict(instance.milestones)
+        cgroup.remove(groups)
+        return (stamps["ready"] - stamps["request"]) / 1e9
+
+    def run_reference(number: int) -> float:
+        parts = _make_folders(scratch / f"c{number}")
+        return time_command([reference, image.tree, *parts, "/bin/true"])
+
+    def run_crun(number: int) -> float:
+        bundle = scratch / f"r{number}"
+        upper, work, root, _ = _make_folders(bundle)
+        linux.mount(
+            "overlay", root, "overlay", 0, f"lowerdir={image.tree},upperdir={upper},workdir={work}"
+        )
+        (bundle / "config.json").write_text(json.dumps(build_oci_config(root)))
+        try:
+            return time_command(["/usr/bin/crun", "run", "--bundle", bundle, f"b{number}"])
+        finally:
+            linux.unmount(root)
+
+    return {"namespace": start_namespace, "reference": run_reference, "crun": run_crun}
+
+
+def _make_folders(parent: Path) -> tuple[Path, Path, Path, Path]:
+    folders = tuple(parent / name for name in ("upper", "work", "merged", "run"))
+    for folder in folders:
+        folder.mkdir(parents=True)
+    return folders[0], folders[1], folders[2], folders[3]
+
+
+def build_oci_config(root: Path) -> dict[str, object]:
+    """crun's own default configuration (`crun spec`), with our root and `true` as command."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_command(["crun", "spec"], timeout=10, cwd=Path(folder))
+        config: dict[str, object] = json.loads((Path(folder) / "config.json").read_text())
+    process = config["process"]
+    assert isinstance(process, dict)
+    process.update({"args": ["true"], "terminal": False})
+    config["root"] = {"path": os.fspath(root)}
+    return config
