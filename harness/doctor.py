@@ -95,8 +95,8 @@ def check_platform(name: str, missing: Sequence[SystemPackage]) -> PlatformCheck
     module, _, class_name = PLATFORMS[name].partition(":")
     try:
         driver = getattr(importlib.import_module(module), class_name)
-    except ModuleNotFoundError as error:
-        return PlatformCheck(name, None, False, f"{error.name} is not installed", SET_UP)
+    except ImportError as error:
+        return PlatformCheck(name, None, False, _describe_import(error), SET_UP)
     lacking = [package for package in missing if name in package.platforms]
     if lacking:
         names = " ".join(system.build_names(lacking, "apt"))
@@ -105,6 +105,12 @@ def check_platform(name: str, missing: Sequence[SystemPackage]) -> PlatformCheck
         )
     reason = driver(Toolbox(starter=Path("starter"))).unavailable() or _find_lab_fault()
     return PlatformCheck(name, driver.kind, reason is None, reason)
+
+
+def _describe_import(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python package {error.name} is not installed"
+    return f"a Python package does not load: {error}"
 
 
 def _find_lab_fault() -> str | None:
@@ -127,8 +133,8 @@ def check_accelerator() -> AcceleratorCheck:
         if kernel is None:
             return AcceleratorCheck(None, False, "the guest kernel is not built yet: a run does it")
         proof = prove_accelerator(kernel)
-    except ModuleNotFoundError as error:
-        return AcceleratorCheck(None, False, f"{error.name} is not installed")
+    except ImportError as error:
+        return AcceleratorCheck(None, False, _describe_import(error))
     except HarnessError as error:
         return AcceleratorCheck(None, False, str(error))
     return AcceleratorCheck(proof.name, proof.proved, proof.reason)

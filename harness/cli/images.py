@@ -51,7 +51,7 @@ def list_built(as_json: bool) -> None:
 
 @images.command("import")
 @click.argument("source")
-@click.option("--name", required=True, help="What the image is called here.")
+@click.option("--name", metavar="NAME", required=True, help="What the image is called here.")
 def import_source(source: str, name: str) -> None:
     """Make an image of any OCI reference, layout, archive, folder or tarball."""
     from harness.images.catalog import import_image
@@ -62,8 +62,12 @@ def import_source(source: str, name: str) -> None:
 
 @images.command()
 @click.argument("name")
-@click.option("--packing", default="oci-zstd", show_default=True, help="The form to copy.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new path.")
+@click.option(
+    "--packing", metavar="P", default="oci-zstd", show_default=True, help="The form to copy."
+)
+@click.option(
+    "--out", metavar="PATH", type=click.Path(path_type=Path), required=True, help="A new path."
+)
 def export(name: str, packing: str, out: Path) -> None:
     """Copy one packing of an image out of the cache."""
     from harness.images.catalog import export_image

@@ -98,11 +98,11 @@ def _list_metrics() -> Rows:
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="One file instead.")
 def report(folders: tuple[Path, ...], formats: str, out: Path | None) -> None:
     """Render again from the stored samples; the same samples give the same bytes."""
-    from harness.analysis.report import render_report
-
     wanted = _parse_formats(formats)
     if out is not None and (len(folders) > 1 or len(wanted) > 1):
         raise InputError("--out takes one report", hint="name one DIR and one --format")
+    from harness.analysis.report import render_report
+
     for folder in folders:
         for path in render_report(folder, formats=wanted, out=out):
             click.echo(shorten_path(path))

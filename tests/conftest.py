@@ -1,0 +1,62 @@
+"""What all tests share: the real parts, built once, and no way around them in CI."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+from harness.images.catalog import require_image
+from harness.images.kernel import require_guest_kernel
+from harness.images.model import GuestKernel, Image, Programs
+from harness.images.programs import build_programs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden files and tables anew"
+    )
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether expected files are to be written instead of compared."""
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    return build_programs()
+
+
+@pytest.fixture(scope="session")
+def tiny_image() -> Image:
+    return require_image("tiny", print)
+
+
+@pytest.fixture(scope="session")
+def guest_kernel() -> GuestKernel:
+    return require_guest_kernel(print)
+
+
+# ---- in CI a missing component is a failure, not a skip ----------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure where CI says that it is CI."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI allows no skip: {report.longrepr}"
