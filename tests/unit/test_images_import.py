@@ -1,0 +1,122 @@
+"""Merging layers, following links within the root, and telling archives apart."""
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HostError, InputError
+from harness.images.archive import write_tar
+from harness.images.importer import (
+    apply_layer,
+    decompress,
+    fetch_layout,
+    read_layout,
+    read_source,
+    resolve_path,
+)
+from harness.images.oci import write_layout
+from harness.images.rootfs import Entry, build_file, build_folder, build_symlink
+
+
+def build_tree(*entries: Entry) -> dict[str, Entry]:
+    return {entry.path: entry for entry in entries}
+
+
+LOWER = build_tree(
+    build_folder("etc"),
+    build_file("etc/a", b"1"),
+    build_file("etc/b", b"2"),
+    build_folder("opt"),
+    build_file("opt/tool", b""),
+    build_symlink("lib", "usr/lib"),
+    build_folder("usr/lib"),
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "gone", "present"),
+    [
+        ([build_file("etc/.wh.a", b"")], {"etc/a"}, {"etc/b"}),
+        ([build_file(".wh.opt", b"")], {"opt", "opt/tool"}, {"etc/a"}),
+        (
+            [build_file("etc/.wh..wh..opq", b""), build_file("etc/c", b"")],
+            {"etc/a", "etc/b"},
+            {"etc", "etc/c"},
+        ),
+        ([build_file("opt", b"")], {"opt/tool"}, {"opt"}),
+        ([build_file("lib/x.so", b"")], {"lib/x.so"}, {"lib", "usr/lib/x.so"}),
+    ],
+    ids=["file", "folder", "opaque", "replaced", "through a link"],
+)
+def test_a_layer_hides_and_adds(layer: list[Entry], gone: set[str], present: set[str]) -> None:
+    merged = apply_layer(LOWER, build_tree(*layer))
+    assert not gone & set(merged)
+    assert present <= set(merged)
+    assert all(entry.path == path for path, entry in merged.items())
+
+
+@pytest.mark.parametrize(
+    ("target", "resolved"),
+    [
+        ("usr/lib", "usr/lib/x"),
+        ("/usr/lib", "usr/lib/x"),
+        ("../../../../etc", "etc/x"),
+        ("/", "x"),
+    ],
+)
+def test_links_are_followed_within_the_root(target: str, resolved: str) -> None:
+    assert resolve_path(build_tree(build_symlink("lib", target)), "lib/x") == resolved
+
+
+def test_a_circle_of_links_is_refused() -> None:
+    tree = build_tree(build_symlink("a", "b"), build_symlink("b", "a"))
+    with pytest.raises(InputError, match="circle"):
+        resolve_path(tree, "a/x")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, bytes])
+def test_compressed_archives_are_known_by_their_first_bytes(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    write_tar(LOWER, tmp_path / "plain.tar")
+    (tmp_path / "root").write_bytes(pack((tmp_path / "plain.tar").read_bytes()))
+    assert set(read_source(str(tmp_path / "root"), tmp_path)) == set(LOWER)
+
+
+def test_a_compressed_archive_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "root.tar.gz"
+    path.write_bytes(gzip.compress(bytes(100_000))[:50])
+    with pytest.raises(InputError, match="cut short"):
+        decompress(path, tmp_path / "out")
+
+
+def test_a_layout_gives_the_tree_it_was_made_of(tmp_path: Path) -> None:
+    digest = write_tar(LOWER, tmp_path / "x.tar")
+    write_layout(tmp_path / "x.tar", digest, "gzip", tmp_path / "layout")
+    assert set(read_source(str(tmp_path / "layout"), tmp_path)) == set(LOWER)
+
+
+def test_a_layout_without_its_blobs_is_refused(tmp_path: Path) -> None:
+    digest = write_tar(LOWER, tmp_path / "x.tar")
+    write_layout(tmp_path / "x.tar", digest, "gzip", tmp_path / "layout")
+    for blob in (tmp_path / "layout/blobs/sha256").iterdir():
+        blob.unlink()
+    with pytest.raises(InputError, match="not a whole OCI layout"):
+        read_layout(tmp_path / "layout", tmp_path)
+
+
+def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="/nowhere/root does not exist"):
+        read_source("/nowhere/root", tmp_path)
+
+
+def test_a_reference_without_skopeo_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="skopeo is not installed"):
+        fetch_layout("docker://debian:12", tmp_path)
