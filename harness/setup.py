@@ -25,6 +25,7 @@ _EXTRAS = {"run": ".", "test": ".[dev]"}
 _ENOUGH = {"run": ("run", "test"), "test": ("test",)}
 _QUIET_APT = {"DEBIAN_FRONTEND": "noninteractive"}
 _APT = ("apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300")
+_SHOWN_LINES = 20
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,7 +73,7 @@ def set_up_packages(target: str) -> None:
 
 
 def _install_with_apt(names: Sequence[str]) -> None:
-    _say(f"installing {' '.join(names)}")
+    _say(f"installing {' '.join(names)}: this takes a minute or two")
     _run([*_APT, "update"], "apt-get update")
     install = [*_APT, "install", "-y", "--no-install-recommends", *names]
     _run(install, "apt-get install")
@@ -90,9 +91,9 @@ def set_up_environment(target: str) -> None:
     stamps = [STAMPS / f"venv-{name}" for name in _ENOUGH[target]]
     if python.exists() and any(stamp.is_file() and stamp.read_text() == key for stamp in stamps):
         return
-    _say(f"installing Python packages in {VENV}")
+    _say(f"installing Python packages in {VENV}: this takes a minute or two")
     _run([sys.executable, "-m", "venv", *_find_clear(python), str(VENV)], "venv")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     _run([*pip, "-c", "constraints.txt", "-e", _EXTRAS[target]], "pip install")
     fresh = stamps[0].with_suffix(".new")
     fresh.write_text(key)
@@ -114,15 +115,22 @@ def _find_clear(python: Path) -> list[str]:
 
 
 def _run(argv: Sequence[str], what: str) -> None:
-    """Run a tool, its output on stderr; raises HostError."""
-    environment = {**os.environ, **_QUIET_APT}
-    done = subprocess.run(
-        argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
-    )
-    if done.returncode != 0:
-        raise HostError(
-            f"{what} ended with {done.returncode}", hint="the lines above say why; then try again"
+    """Run a tool, its output in a log whose end is shown where it fails; raises HostError."""
+    log = STAMPS / "setup.log"
+    with log.open("w") as output:
+        done = subprocess.run(
+            argv,
+            cwd=ROOT,
+            env={**os.environ, **_QUIET_APT},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
+    if done.returncode != 0:
+        for line in log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]:
+            print(f"  {line}", file=sys.stderr)
+        raise HostError(f"{what} ended with {done.returncode}", hint=f"all of it is in {log}")
 
 
 def _say(text: str) -> None:
