@@ -1,0 +1,83 @@
+"""A driver and instances that follow a script, for the runner's own logic only."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.drivers.base import InstanceSpec, Packed, Processes
+from harness.errors import TrialError
+from harness.images.model import Image
+from harness.model import Kind
+
+STAMPS = {"request": 0, "created": 1_000_000, "init": 2_000_000, "exec": 4_000_000}
+
+
+@dataclass
+class FakeInstance:
+    """An instance that is ready 10 ms after its request, or fails as it was told."""
+
+    spec: InstanceSpec
+    problem: str | None = None
+    accelerator: str = "none"
+    milestones: dict[str, int] = field(default_factory=lambda: dict(STAMPS))
+    stopped: bool = False
+
+    def wait_ready(self) -> None:
+        if self.problem:
+            raise TrialError(self.problem, hint="look into it")
+        self.milestones["ready"] = 10_000_000
+
+    def ask(self, question: str) -> str:
+        assert question == "memory"
+        return "1000 400"
+
+    def round_trips(self, count: int) -> Sequence[float]:
+        return [0.001 * (number + 1) for number in range(count)]
+
+    def processes(self) -> Processes:
+        return Processes(())
+
+    def files(self) -> Sequence[Path]:
+        return (self.spec.folder / "upper",)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclass
+class FakeDriver:
+    """Starts fake instances. ``problem`` says of a spec why its start fails, or None."""
+
+    name: str = "namespace"
+    kind: Kind = "container"
+    problem: Callable[[InstanceSpec], str | None] = lambda _: None
+    accelerator: str = "none"
+    started: list[FakeInstance] = field(default_factory=list)
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def files(self, image: Image) -> Sequence[Path]:  # noqa: ARG002 - the interface names it
+        return ()
+
+    def packed(self, image: Image) -> Sequence[Packed]:  # noqa: ARG002 - the interface names it
+        return ()
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        return {"name": spec.name}
+
+    def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[FakeInstance]:
+        return self._start(spec)
+
+    @contextmanager
+    def _start(self, spec: InstanceSpec) -> Iterator[FakeInstance]:
+        instance = FakeInstance(spec, self.problem(spec), self.accelerator)
+        self.started.append(instance)
+        (spec.folder / "upper").mkdir()
+        (spec.folder / "upper" / "written").write_bytes(b"x" * 10_000)
+        (spec.folder / "console.log").write_text("what the guest said\n")
+        try:
+            yield instance
+        finally:
+            instance.stop()

@@ -1,0 +1,127 @@
+"""The runner's own logic, with a driver that follows a script."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.density import run_density
+from harness.images.model import Image
+from harness.model import Measurement, Outcome
+from harness.plan import ScheduledTrial
+from harness.runner import Bench, build_start_rows, run_schedule
+from harness.workloads import Workload
+from tests.unit.fakes import FakeDriver
+
+NOOP = Workload("noop", "tiny", ("true",), "exit", 5.0)
+
+
+def build_bench(folder: Path, driver: FakeDriver) -> Bench:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return Bench(
+        run_id="r",
+        drivers={driver.name: driver},
+        images={"tiny": Image("tiny", "sha256:0", folder, {})},
+        workloads={"noop": NOOP},
+        fixed={(driver.name, "tiny"): [Measurement("portability.first", 5.0)]},
+        scratch=scratch,
+        logs=folder / "logs",
+        tree=None,
+        sleep=lambda _: None,
+    )
+
+
+def build_trials(count: int, platform: str = "namespace") -> list[ScheduledTrial]:
+    return [ScheduledTrial(n, n, 0, platform, "noop", warmup=n == 0) for n in range(count)]
+
+
+def values_of(outcome: Outcome, metric: str) -> Sequence[float]:
+    return [row.value for row in outcome.measurements if row.metric == metric]
+
+
+def test_a_trial_yields_its_metrics_and_leaves_nothing(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = build_bench(tmp_path, driver)
+    outcomes = list(run_schedule(build_trials(3), bench))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 3
+    assert [outcome.warmup for outcome in outcomes] == [True, False, False]
+    for outcome in outcomes:
+        assert values_of(outcome, "startup.ready") == [0.010]
+        assert values_of(outcome, "channel.round_trip")[0] == pytest.approx(0.008)
+        assert values_of(outcome, "disk.instance_growth")[0] >= 10_000
+        assert values_of(outcome, "portability.first") == [5.0]
+        assert len(values_of(outcome, "startup.stopped")) == 1
+    assert all(instance.stopped for instance in driver.started)
+    assert list(bench.scratch.iterdir()) == []
+
+
+def test_a_failed_trial_is_stored_with_its_evidence_and_the_others_go_on(tmp_path: Path) -> None:
+    driver = FakeDriver(problem=lambda spec: "broken" if spec.name.endswith("-1") else None)
+    bench = build_bench(tmp_path, driver)
+    first, failed, last = run_schedule(build_trials(3), bench)
+    assert (first.status, last.status) == ("ok", "ok")
+    assert (failed.status, failed.error, failed.hint) == ("failed", "broken", "look into it")
+    assert failed.measurements == ()
+    assert failed.details["logs"] == ["logs/trial-1/console.log"]
+    assert (tmp_path / "logs/trial-1/console.log").read_text() == "what the guest said\n"
+    assert list(bench.scratch.iterdir()) == []
+
+
+def test_the_second_arm_runs_on_the_same_driver_under_its_own_name(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    (outcome,) = run_schedule(build_trials(1, "namespace#2"), build_bench(tmp_path, driver))
+    assert outcome.platform == "namespace#2"
+    assert outcome.status == "ok"
+
+
+def test_an_emulated_machine_is_marked(tmp_path: Path) -> None:
+    driver = FakeDriver(name="vm-direct", kind="vm", accelerator="tcg")
+    (outcome,) = run_schedule(build_trials(1, "vm-direct"), build_bench(tmp_path, driver))
+    assert outcome.accelerator == "tcg"
+    assert "emulated" in outcome.marks
+    assert values_of(outcome, "memory.guest_used") == [600]
+
+
+def test_a_full_disk_fails_the_trial_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 1 << 20})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    (outcome,) = run_schedule(build_trials(1), build_bench(tmp_path, FakeDriver()))
+    assert outcome.status == "failed"
+    assert outcome.error is not None and "MiB free" in outcome.error
+    assert outcome.hint is not None and "HARNESS_CACHE" in outcome.hint
+
+
+def test_start_rows_sum_to_the_headline_and_name_what_is_unknown() -> None:
+    stamps = {"request": 0, "created": 10, "init": 5, "exec": 30, "ready": 100, "response": 130}
+    rows = {(row.metric, row.phase): row.value for row in build_start_rows(stamps, {"": 2.0})}
+    phases = [value for (name, phase), value in rows.items() if name == "startup.phase"]
+    assert sum(phases) == pytest.approx(rows["startup.response", ""])
+    assert rows["startup.phase", "residual"] == pytest.approx(20e-9), "init came before created"
+    assert rows["startup.cpu", ""] == 2.0
+
+
+def test_a_density_series_keeps_its_instances_and_counts_them(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = build_bench(tmp_path, driver)
+    running: list[int] = []
+    first = replace(build_trials(1)[0], trial=100)
+    for outcome in run_density(first, 3, bench):
+        running.append(sum(not instance.stopped for instance in driver.started))
+        assert outcome.status == "ok"
+        assert outcome.instances == running[-1]
+        assert outcome.trial == 100 + outcome.instances
+        assert len(values_of(outcome, "memory.available")) == 1
+    assert running == [0, 1, 2, 3]
+    assert all(instance.stopped for instance in driver.started)
+
+
+def test_a_density_series_ends_at_the_first_failure(tmp_path: Path) -> None:
+    driver = FakeDriver(problem=lambda spec: "no more" if spec.name.endswith("-2") else None)
+    outcomes = list(run_density(build_trials(1)[0], 5, build_bench(tmp_path, driver)))
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok", "failed"]
+    assert outcomes[-1].error == "namespace with 2 instances: no more"
+    assert all(instance.stopped for instance in driver.started)
