@@ -87,13 +87,18 @@ def _build_order(plan: "Plan", out: Path | None, strict: bool) -> "Order":
     from harness.session import Order, build_run_id
 
     run_id = build_run_id(datetime.datetime.now(datetime.UTC))
-    return Order(plan, (out or RESULTS / run_id).absolute(), tuple(sys.argv), run_id, strict)
+    return Order(plan, (out or RESULTS / run_id).absolute(), _typed(), run_id, strict)
 
 
 def _read_order(folder: Path) -> "Order":
     from harness.session import read_order
 
-    return read_order(folder.absolute(), tuple(sys.argv))
+    return read_order(folder.absolute(), _typed())
+
+
+def _typed() -> tuple[str, ...]:
+    """The command line, as it can be typed again."""
+    return ("python", "-m", "harness", *sys.argv[1:])
 
 
 def _measure(order: "Order") -> int:
@@ -109,7 +114,9 @@ def _measure(order: "Order") -> int:
         listener.close()
     if code != 0:
         if (order.folder / "journal.jsonl").exists():
-            say(f"what was measured is in {folder}; go on with: run --resume {folder}")
+            say(
+                f"what was measured is in {folder}; go on with: python -m harness run --resume {folder}"
+            )
         return code
     return _conclude(order.folder)
 

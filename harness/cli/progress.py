@@ -70,7 +70,10 @@ class Bar:
         from rich.progress import TimeRemainingColumn as Left
 
         columns = (BarColumn(), MofNCompleteColumn(), Left(), TextColumn("{task.description}"))
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        # It is drawn between trials only: a thread that draws would disturb what is measured.
+        self.progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, auto_refresh=False
+        )
         self.task = self.progress.add_task("", total=total, completed=done)
         self.progress.start()
 
@@ -80,7 +83,7 @@ class Bar:
         if outcome.status == "failed":
             self.say(format_failure(outcome))
         name = f"{outcome.platform} {outcome.workload}"
-        self.progress.update(self.task, advance=1, description=name)
+        self.progress.update(self.task, advance=1, description=name, refresh=True)
         if self.progress.finished:
             self.progress.stop()
 
