@@ -86,6 +86,10 @@ def _build_order(plan: "Plan", out: Path | None, strict: bool) -> "Order":
 
     from harness.session import Order, build_run_id
 
+    if out is not None and (out / "manifest.json").exists():
+        raise InputError(
+            f"--out: {out} already holds a run", hint=f"--resume {out} goes on with it"
+        )
     run_id = build_run_id(datetime.datetime.now(datetime.UTC))
     return Order(plan, (out or RESULTS / run_id).absolute(), _typed(), run_id, strict)
 
@@ -114,9 +118,8 @@ def _measure(order: "Order") -> int:
         listener.close()
     if code != 0:
         if (order.folder / "journal.jsonl").exists():
-            say(
-                f"what was measured is in {folder}; go on with: python -m harness run --resume {folder}"
-            )
+            say(f"what was measured is in {folder}")
+            say(f"to go on: python -m harness run --resume {folder}")
         return code
     return _conclude(order.folder)
 

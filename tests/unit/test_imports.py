@@ -57,7 +57,7 @@ DOORS = {
     "pyperf": ("harness.store*",),
     "rich": ("harness.cli*",),
     "scipy": ("harness.analysis*",),
-    "seaborn": ("harness.analysis*",),
+    "seaborn": ("harness.analysis.plots*",),
     "subprocess": ("harness.process", "harness.setup"),
 }
 
