@@ -37,7 +37,7 @@ def _transfer(paths: Sequence[Path]) -> int:
             with urllib.request.urlopen(url, timeout=60) as answer:
                 while answer.read(_CHUNK):
                     pass
-        return server.sent
+    return server.sent  # complete only now: the server's threads have ended
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -78,7 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
 def start_server(files: Sequence[Path]) -> Iterator[CountingServer]:
     """Serve ``files`` on a free loopback port."""
     with CountingServer(files) as server:
-        thread = threading.Thread(target=server.serve_forever, name="portability")
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="portability"
+        )
         thread.start()
         try:
             yield server
