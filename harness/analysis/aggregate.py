@@ -1,0 +1,126 @@
+"""From tidy samples to one summary row per platform, workload, metric and phase.
+
+Samples are read once into a frame in which every repeated word is a category, so that a million
+rows aggregate in seconds. Nothing is ever averaged over platforms, accelerators, cache states,
+images or methods: each is a key.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.statistics import summarise_groups
+from harness.errors import InputError
+from harness.model import SAMPLE_COLUMNS
+from harness.store import write_samples
+from harness.store.names import JOURNAL, SAMPLES
+
+CASE = ["workload", "image", "cache", "instances"]
+"""What must be the same for two platforms to be compared."""
+
+ARM = ["platform", "kind", "accelerator", *CASE]
+SERIES = [*ARM, "metric", "phase", "unit"]
+
+LABELS = frozenset({"emulated"})
+"""Marks that say what a trial is, not that it was disturbed; they never withhold a figure."""
+
+LEAST_BLOCKS = 3
+MOST_MARKED = 1 / 3
+"""A median is withheld where more than this share of its trials was disturbed."""
+
+
+def load_samples(folder: Path) -> pd.DataFrame:
+    """The measured samples of a result folder, warm-up left out; columns as in METRICS.
+
+    ``marks`` are joined by spaces. Where an interrupted run left only a journal, the samples are
+    projected from it first.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = folder / SAMPLES
+    if not path.exists() and (folder / JOURNAL).exists():
+        write_samples(folder)
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path} cannot be read: {reason}",
+            hint="remove it and render again: it is made anew from the journal",
+        ) from error
+    missing = [name for name in SAMPLE_COLUMNS if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]}")
+    table = table.filter(pc.invert(table["warmup"]))
+    joined = pc.binary_join(table["marks"], " ")
+    table = table.set_column(table.column_names.index("marks"), "marks", joined)
+    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True)
+    return frame
+
+
+def summarise(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """One row per series: the columns of SERIES, then
+
+    ``n`` (blocks), ``median``, ``low``, ``high`` (95 % interval), ``least``, ``most`` (range),
+    ``marked`` (disturbed trials) and ``withheld`` (why the figure is no headline, or empty).
+    """
+    blocks = reduce_to_blocks(samples[samples["metric"] != "memory.available"])
+    keys = blocks.groupby(SERIES, observed=True, sort=True)
+    groups = np.asarray(keys.ngroup(), dtype=np.int64)
+    table = keys["value"].agg(least="min", most="max")
+    found = summarise_groups(blocks["value"].to_numpy(dtype=float), groups, len(table), seed)
+    table.insert(0, "n", found.size)
+    table.insert(1, "median", found.median)
+    table.insert(2, "low", found.low)
+    table.insert(3, "high", found.high)
+    table["marked"] = keys["disturbed"].sum().astype(int)
+    doubtful = (table["n"] < LEAST_BLOCKS) | (table["marked"] > MOST_MARKED * table["n"])
+    marks = blocks["marks"].astype(str).to_numpy()
+    table["withheld"] = [
+        find_refusal(list(marks[groups == number])) if doubt else ""
+        for number, doubt in enumerate(doubtful)
+    ]
+    return table.reset_index()
+
+
+def reduce_to_blocks(samples: pd.DataFrame) -> pd.DataFrame:
+    """One value per series and block: its only trial, or the median of several.
+
+    Adds ``disturbed``: whether any of its trials carries a mark that is no mere label.
+    """
+    frame = samples[[*SERIES, "block", "value", "marks"]].copy()
+    words = frame["marks"].astype("category")
+    disturbed = [bool(find_disturbances(str(text))) for text in words.cat.categories]
+    codes = words.cat.codes.to_numpy()
+    frame["disturbed"] = np.array([*disturbed, False], dtype=bool)[codes]
+    if not frame.duplicated([*SERIES, "block"]).any():
+        return frame
+    return frame.groupby([*SERIES, "block"], observed=True, as_index=False).agg(
+        value=("value", "median"), marks=("marks", "first"), disturbed=("disturbed", "any")
+    )
+
+
+def find_disturbances(marks: str) -> list[str]:
+    """The marks in ``marks`` that mean the trial was disturbed."""
+    return [mark for mark in marks.split() if mark not in LABELS]
+
+
+def find_refusal(marks: Sequence[str]) -> str:
+    """Why a median over blocks with these ``marks`` is withheld, or an empty string."""
+    blocks = len(marks)
+    if blocks < LEAST_BLOCKS:
+        return f"only {blocks} block{'' if blocks == 1 else 's'}, {LEAST_BLOCKS} are needed"
+    disturbances = [found for each in marks if (found := find_disturbances(each))]
+    if len(disturbances) <= MOST_MARKED * blocks:
+        return ""
+    counts = Counter(mark for found in disturbances for mark in set(found)).most_common()
+    named = ", ".join(f"{mark} {count}" for mark, count in sorted(counts, key=_by_count))
+    return f"{len(disturbances)} of {blocks} trials were disturbed ({named})"
+
+
+def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
+    return -entry[1], entry[0]

@@ -1,0 +1,262 @@
+"""The answer in a few plain sentences, each with its number, its interval and its verdict.
+
+A sentence claims a difference only where the verdict does. Names stand in code spans.
+"""
+
+from dataclasses import dataclass
+
+from harness.analysis.ratios import THRESHOLD
+from harness.analysis.results import Ratio, Results
+from harness.analysis.statistics import CONFIDENCE, best_coverage
+from harness.analysis.wording import (
+    describe_platform,
+    format_figure,
+    format_number,
+    format_ratio,
+    format_share,
+    quote,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One part of the answer: what it is about, and its sentences.
+
+    A ``warning`` must not be overlooked by those who quote the answer.
+    """
+
+    topic: str
+    sentences: tuple[str, ...]
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """How a headline metric is put into words: «… {states} 3 ms{object}», «2 × {measure}»."""
+
+    name: str
+    metric: str
+    states: str
+    object: str
+    measure: str
+
+
+_TOPICS = (
+    Topic("Startup", "startup.ready", "is ready after", "", "as long"),
+    Topic("Memory", "memory.pss", "takes", " of host memory (PSS)", "as much"),
+    Topic("Disk", "disk.image_allocated", "takes", " of disk space for its image", "as much"),
+    Topic("Transfer", "portability.first", "needs", " to reach a host that has nothing", "as much"),
+)
+
+
+def build_answer(results: Results) -> list[Statement]:
+    """The opening of the report; always says something, even where nothing was measured."""
+    if results.reference is None:
+        return [Statement("Nothing measured", (_say_nothing(results),))]
+    workload = find_workload(results)
+    statements = [
+        Statement(topic.name, sentences)
+        for topic in _TOPICS
+        if (sentences := _say_topic(results, topic, workload))
+    ]
+    return statements + _say_limits(results)
+
+
+def find_workload(results: Results) -> str:
+    """The workload that the answer speaks of: the first that the reference was measured with."""
+    measured = [
+        name
+        for name in results.workloads
+        if results.reference and results.find(results.reference, name, "startup.ready")
+    ]
+    return next(iter([*measured, *results.workloads]), "")
+
+
+def _say_nothing(results: Results) -> str:
+    if not results.outcomes:
+        return "No trial was finished in this run."
+    failed = len(results.failed)
+    if failed == len(results.outcomes):
+        return f"Every one of the {failed} trials failed; the reasons are below."
+    return "No measured trial was finished in this run, only warm-up."
+
+
+def _say_topic(results: Results, topic: Topic, workload: str) -> tuple[str, ...]:
+    reference = results.reference or ""
+    figure = results.find(reference, workload, topic.metric)
+    if figure is None:
+        return ()
+    if figure.withheld:
+        subject = _name(results, reference)
+        return (f"The figure of {subject} is withheld: {figure.withheld}.",)
+    head = (
+        f"{_name_as(results, reference)}, {quote(workload)} {topic.states} "
+        f"{format_figure(figure)}{topic.object}."
+    )
+    rest = [
+        _say_other(results, topic, workload, name)
+        for name in results.first_arms
+        if name != reference and _is_told(results, topic, name)
+    ]
+    if topic.metric == "startup.ready":
+        rest += [_say_workload(results, each) for each in results.workloads if each != workload]
+    return (head, *(sentence for sentence in rest if sentence))
+
+
+def _is_told(results: Results, topic: Topic, platform: str) -> bool:
+    """A plain process has the image of the container: only its start and memory tell anything."""
+    return results.kinds[platform] != "process" or topic.metric in ("startup.ready", "memory.pss")
+
+
+def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> str:
+    """What another platform takes, against the reference; empty if that was not measured."""
+    figure = results.find(platform, workload, topic.metric)
+    if figure is None:
+        return ""
+    name = _name_as(results, platform)
+    if figure.withheld:
+        return f"{name}: withheld, {figure.withheld}."
+    ratio = results.find_ratio(platform, workload, topic.metric)
+    head = f"{name} it {topic.states} {format_figure(figure)}"
+    if ratio is None or ratio.withheld:
+        return f"{head}; there is no ratio."
+    if topic.metric == "startup.ready" and ratio.verdict == "slower":
+        return f"{head}: {_name_reference(results)} is ready {format_ratio(ratio)} sooner."
+    return f"{head}: {_say_ratio(topic, ratio)}."
+
+
+def _say_workload(results: Results, workload: str) -> str:
+    """Another workload in one sentence, to its last milestone: reference against first VM."""
+    machines = [name for name in results.first_arms if results.kinds[name] == "vm"]
+    for metric, words in (
+        ("startup.response", "answers its first request after"),
+        ("startup.ready", "is ready after"),
+    ):
+        first = results.find(results.reference or "", workload, metric)
+        for name in machines:
+            ratio = results.find_ratio(name, workload, metric)
+            other = results.find(name, workload, metric)
+            if first and other and ratio and not (first.withheld or ratio.withheld):
+                return (
+                    f"{quote(workload)} {words} {format_figure(first)} in "
+                    f"{_name_reference(results)}, {format_figure(other)} in "
+                    f"{_name(results, name)}: {format_ratio(ratio)}, {ratio.verdict}."
+                )
+    return ""
+
+
+def _name_reference(results: Results) -> str:
+    kind = results.kinds.get(results.reference or "", "container")
+    return {"process": "the process", "sandbox": "the sandbox", "vm": "that machine"}.get(
+        kind, "the container"
+    )
+
+
+def _say_ratio(topic: Topic, ratio: Ratio) -> str:
+    if ratio.verdict == "equivalent":
+        return "equivalent, within " + format_share(THRESHOLD)
+    if ratio.verdict == "inconclusive":
+        return f"inconclusive, the ratio is {format_ratio(ratio)}"
+    return f"{format_ratio(ratio)} {topic.measure}, {ratio.verdict}"
+
+
+def _name(results: Results, platform: str) -> str:
+    return describe_platform(results, platform, quoted=True)
+
+
+def _name_as(results: Results, platform: str) -> str:
+    """``As a `namespace` container``, ``As `vm-direct`, emulated (TCG)``."""
+    kind = results.kinds.get(platform, "container")
+    name = _name(results, platform)
+    if kind == "process":
+        return "As a plain process" if platform == "process" else f"As {name}"
+    if kind == "container":
+        return f"As a {name} container"
+    return f"In the {name} sandbox" if kind == "sandbox" else f"As {name}"
+
+
+def _say_limits(results: Results) -> list[Statement]:
+    found = [
+        _say_emulation(results), _say_floor(results), _say_missing(results),
+        _say_few_blocks(results), _say_failures(results),
+    ]  # fmt: skip
+    return [statement for statement in found if statement]
+
+
+def _say_emulation(results: Results) -> Statement | None:
+    names = [quote(name) for name in results.first_arms if results.is_emulated(name)]
+    if not names:
+        return None
+    return Statement(
+        "Emulated",
+        (
+            f"On this host {_join(names)} ran without hardware virtualisation: QEMU emulated the "
+            "guest's processor in software (TCG).",
+            "Under hardware virtualisation (KVM) the figures are other ones, startup and CPU time "
+            "most of all: no ratio here speaks for that case.",
+        ),
+        warning=True,
+    )
+
+
+def _say_floor(results: Results) -> Statement | None:
+    """What the A/A arm of the answer's workload says about startup."""
+    workload = find_workload(results)
+    for (platform, each, metric), ratio in results.arms.items():
+        if each == workload and metric == "startup.ready":
+            floor = max(1 / ratio.low, ratio.high, 1.0) - 1
+            return Statement(
+                "Noise",
+                (
+                    f"Entered twice, {quote(platform.partition('#')[0])} differed from itself by a "
+                    f"ratio of {format_ratio(ratio)}.",
+                    f"A difference in startup below {format_share(floor)} could not have been "
+                    "seen in this run.",
+                ),
+            )
+    text = "No platform was entered twice (no A/A arm), so the noise floor of this run is unknown."
+    return Statement("Noise", (text,))
+
+
+def _say_missing(results: Results) -> Statement | None:
+    kinds = {results.kinds[name] for name in results.platforms}
+    if len(results.first_arms) == 1:
+        text = f"Only {quote(results.first_arms[0])} was measured: there is nothing to compare."
+        return Statement("Missing", (text,))
+    if "vm" not in kinds:
+        return Statement("Missing", ("No virtual machine was measured in this run.",))
+    if not kinds & {"container", "sandbox"}:
+        return Statement("Missing", ("No container was measured in this run.",))
+    return None
+
+
+def _say_few_blocks(results: Results) -> Statement | None:
+    counts = [
+        figure.n
+        for (_, _, metric, phase), figure in results.figures.items()
+        if metric == "startup.ready" and not phase
+    ]
+    least = min(counts, default=0)
+    reached = best_coverage(least)
+    if not counts or reached >= CONFIDENCE:
+        return None
+    return Statement(
+        "Few blocks",
+        (
+            f"With {least} block{'' if least == 1 else 's'} no interval can hold the median with "
+            f"95 %: the widest reaches {format_number(reached * 100)} %. Six blocks are needed.",
+        ),
+    )
+
+
+def _say_failures(results: Results) -> Statement | None:
+    failed, total = len(results.failed), len(results.outcomes)
+    if not failed:
+        return None
+    names = dict.fromkeys(_name(results, outcome.platform) for outcome in results.failed)
+    text = f"{failed} of {total} trials failed ({'; '.join(names)}); the reasons are below."
+    return Statement("Failed", (text,), warning=True)
+
+
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

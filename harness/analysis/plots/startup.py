@@ -1,0 +1,289 @@
+"""Startup in three views: milestones on a log axis, phases on a linear one, and the ECDF."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from harness.analysis.plots.style import (
+    INK,
+    MUTED,
+    PAPER,
+    PHASE_COLOURS,
+    Drawing,
+    find_colour,
+    find_marker,
+    finish,
+    is_second_arm,
+    label_platforms,
+    say_log,
+    set_linear_axis,
+    set_log_axis,
+    start_figure,
+)
+from harness.analysis.results import Figure, Results
+from harness.analysis.wording import describe_accelerators, describe_platform, format_figure
+from harness.model import MILESTONES, RESIDUAL
+
+HEADLINE = "startup.ready"
+_SHOWN = MILESTONES[1 : MILESTONES.index("stopped")]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A milestone of one arm: its median time since the request; ``phase`` is what led to it."""
+
+    milestone: str
+    phase: str
+    seconds: float
+
+
+def find_stops(results: Results, workload: str) -> dict[str, list[Stop]]:
+    """The milestones of each platform, by median over trials, in order.
+
+    A milestone that fewer than half of the trials reported is left out, and the span that covers
+    the gap is `residual`. Medians of cumulative times keep their order and end at the headline.
+    """
+    times = _read_times(results, workload)
+    stops: dict[str, list[Stop]] = {}
+    for platform, rows in times.groupby("platform", sort=False):
+        count = rows["trial"].nunique()
+        middle = rows.groupby("milestone")["seconds"].agg(["median", "size"])
+        known = middle[middle["size"] * 2 > count]["median"]
+        stops[str(platform)] = _chain({str(name): float(value) for name, value in known.items()})
+    return stops
+
+
+def _read_times(results: Results, workload: str) -> pd.DataFrame:
+    rows = [
+        (outcome.platform, outcome.trial, name, (stamp - outcome.milestones["request"]) / 1e9)
+        for outcome in results.measured
+        if outcome.workload == workload and outcome.status == "ok" and outcome.instances == 1
+        and "request" in outcome.milestones
+        for name, stamp in outcome.milestones.items()
+        if name in _SHOWN
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["platform", "trial", "milestone", "seconds"])
+
+
+def _chain(known: dict[str, float]) -> list[Stop]:
+    expected = [name for name in _SHOWN if name in known or name not in ("kernel", "response")]
+    stops, gap = [], False
+    for name in expected:
+        if name not in known:
+            gap = True
+            continue
+        stops.append(Stop(name, RESIDUAL if gap else name, max(known[name], 1e-9)))
+        gap = False
+    return sorted(stops, key=lambda stop: stop.seconds)
+
+
+def draw_milestones(results: Results) -> Drawing | None:
+    """The way to `ready` on a log axis: milestones as dots, never stacked areas."""
+    chosen = _choose(results)
+    if not chosen:
+        return None
+    name = "startup-log"
+    rows = [len(stops) for _, stops in chosen]
+    with start_figure(name, len(chosen), 1.5 + sum(0.5 * count + 0.75 for count in rows)) as made:
+        figure, panels = made
+        step = 10.0
+        for axes, (workload, stops) in zip(panels, chosen, strict=True):
+            _draw_tracks(axes, results, workload, stops)
+            every = [stop.seconds for each in stops.values() for stop in each]
+            step = set_log_axis(axes, min(every), max(every) * 2.2, "s")
+        panels[-1].set_xlabel(f"time since the request, {say_log(step)}")
+        names = list(dict.fromkeys(s.milestone for _, st in chosen for t in st.values() for s in t))
+        keys = [_build_dot(each) for each in sorted(names, key=_SHOWN.index)]
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5)
+        return finish(
+            figure, name, "From the request to ready",
+            f"{_describe(results, chosen)} A dot is a milestone at its median time since the "
+            "request; the large mark is `ready` with its 95 % interval.",
+            _build_alt(results, chosen),
+        )  # fmt: skip
+
+
+def _draw_tracks(axes: Axes, results: Results, workload: str, stops: dict[str, list[Stop]]) -> None:
+    for row, (platform, chain) in enumerate(stops.items()):
+        colour = find_colour(platform)
+        alpha = 0.55 if is_second_arm(platform) else 1.0
+        times = [stop.seconds for stop in chain]
+        axes.plot(times, [row] * len(times), color=colour, lw=2.2, alpha=alpha * 0.55, zorder=2)
+        for stop in chain:
+            if stop.milestone != "ready":
+                axes.plot(
+                    stop.seconds, row, "o", ms=6, mec=PAPER, mew=0.8, zorder=3,
+                    color=PHASE_COLOURS[stop.milestone],
+                )  # fmt: skip
+        figure = results.find(platform, workload, HEADLINE)
+        if figure is not None:
+            _draw_headline(axes, results, platform, figure, row, max(times))
+    axes.set_title(f"workload {workload}", color=INK)
+    label_platforms(axes, results, list(stops))
+
+
+def _draw_headline(
+    axes: Axes, results: Results, platform: str, figure: Figure, row: int, right: float
+) -> None:
+    marker = find_marker(results, platform)
+    draw_interval(axes, figure, row)
+    axes.plot(
+        figure.median, row, marker, ms=8.5, color=find_colour(platform), mec=PAPER, mew=1, zorder=5
+    )
+    axes.annotate(
+        format_figure(figure), (max(right, figure.high), row), xytext=(9, 0), zorder=6,
+        textcoords="offset points", va="center", fontsize=8.5, color=INK,
+    )  # fmt: skip
+
+
+def draw_interval(axes: Axes, figure: Figure, row: float) -> None:
+    """The 95 % interval as a thin line with ends, always drawn."""
+    axes.plot(
+        [figure.low, figure.high], [row, row], "|-", color=INK, lw=1.3, ms=15, mew=1.3, zorder=4
+    )
+
+
+def _build_dot(milestone: str) -> Line2D:
+    return Line2D([], [], ls="", marker="o", ms=7, color=PHASE_COLOURS[milestone], label=milestone)
+
+
+def draw_phases(results: Results) -> Drawing | None:
+    """The same starts as stacked bars on one linear axis, which shows their true proportion."""
+    chosen = _choose(results)
+    if not chosen:
+        return None
+    name = "startup-linear"
+    rows = [len(stops) for _, stops in chosen]
+    with start_figure(name, len(chosen), 1.5 + sum(0.46 * count + 0.7 for count in rows)) as made:
+        figure, panels = made
+        for axes, (workload, stops) in zip(panels, chosen, strict=True):
+            _draw_bars(axes, results, workload, stops)
+        panels[-1].set_xlabel("time since the request, linear from zero")
+        used = {s.phase for _, stops in chosen for chain in stops.values() for s in chain}
+        keys = [
+            Patch(color=colour, label=f"to {phase}" if phase != RESIDUAL else phase)
+            for phase, colour in PHASE_COLOURS.items()
+            if phase in used
+        ]
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5)
+        return finish(
+            figure, name, "The same starts in true proportion",
+            f"{_describe(results, chosen)} A bar's parts are the phases, each named by the "
+            "milestone it ends at; the line at `ready` is the 95 % interval.",
+            _build_alt(results, chosen),
+        )  # fmt: skip
+
+
+def _draw_bars(axes: Axes, results: Results, workload: str, stops: dict[str, list[Stop]]) -> None:
+    for row, (platform, chain) in enumerate(stops.items()):
+        left = 0.0
+        for stop in chain:
+            axes.barh(
+                row, stop.seconds - left, left=left, height=0.56, zorder=2, linewidth=0.6,
+                color=PHASE_COLOURS[stop.phase], edgecolor=PAPER,
+                alpha=0.6 if is_second_arm(platform) else 1.0,
+            )  # fmt: skip
+            left = stop.seconds
+        figure = results.find(platform, workload, HEADLINE)
+        if figure is not None:
+            draw_interval(axes, figure, row)
+            axes.annotate(
+                format_figure(figure), (max(left, figure.high), row), xytext=(7, 0),
+                textcoords="offset points", va="center", fontsize=8.5, color=INK,
+            )  # fmt: skip
+    axes.set_title(f"workload {workload}", color=INK)
+    axes.set_xlim(0, 1.32 * max(chain[-1].seconds for chain in stops.values()))
+    set_linear_axis(axes, "s")
+    label_platforms(axes, results, list(stops))
+
+
+def draw_ecdf(results: Results) -> Drawing | None:
+    """How `startup.ready` spreads: the share of starts that were ready by a given time."""
+    samples = results.samples
+    ready = samples[(samples["metric"] == HEADLINE) & (samples["value"] > 0)]
+    workloads = [each for each in results.workloads if (ready["workload"] == each).any()]
+    if not workloads:
+        return None
+    name = "startup-ecdf"
+    with start_figure(name, len(workloads), 1.3 + 2.3 * len(workloads)) as (figure, panels):
+        step = 10.0
+        for axes, workload in zip(panels, workloads, strict=True):
+            rows = ready[ready["workload"] == workload]
+            _draw_steps(axes, results, workload, rows)
+            step = set_log_axis(axes, rows["value"].min(), rows["value"].max(), "s")
+        panels[-1].set_xlabel(f"time from the request to ready, {say_log(step)}")
+        shown = [p for p in results.platforms if (ready["platform"] == p).any()]
+        keys = [_build_line(results, each) for each in shown]
+        figure.legend(handles=keys, loc="outside lower center", ncols=min(3, len(keys)))
+        most = int(ready.groupby(["platform", "workload"], observed=True).size().max())
+        return finish(
+            figure, name, "Every start, not only the middle one",
+            f"{describe_accelerators(results)}. Up to {most} starts an arm. A steep line is a "
+            "steady platform. The bar at one half is the 95 % interval of the median.".lstrip(". "),
+            "Cumulative share of starts that were ready by a given time, one line per platform.",
+        )  # fmt: skip
+
+
+def _draw_steps(axes: Axes, results: Results, workload: str, rows: pd.DataFrame) -> None:
+    for platform in results.platforms:
+        values = rows[rows["platform"] == platform]["value"]
+        if values.empty:
+            continue
+        sns.ecdfplot(
+            x=values, ax=axes, color=find_colour(platform), lw=2,
+            ls="--" if is_second_arm(platform) else "-",
+        )  # fmt: skip
+        figure = results.find(platform, workload, HEADLINE)
+        if figure is not None:
+            draw_interval(axes, figure, 0.5)
+    axes.set_title(f"workload {workload}", color=INK)
+    axes.set_ylabel("share of starts", color=MUTED)
+    axes.set_xlabel("")
+    axes.set_ylim(0.0, 1.02)
+    axes.set_yticks(np.linspace(0, 1, 5), ["0", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _build_line(results: Results, platform: str) -> Line2D:
+    return Line2D(
+        [], [], lw=2, color=find_colour(platform), ls="--" if is_second_arm(platform) else "-",
+        label=describe_platform(results, platform),
+    )  # fmt: skip
+
+
+def _choose(results: Results) -> list[tuple[str, dict[str, list[Stop]]]]:
+    """Workloads with the platforms that have milestones, in the report's order."""
+    chosen = []
+    for workload in results.workloads:
+        found = find_stops(results, workload)
+        ordered = {name: found[name] for name in results.platforms if found.get(name)}
+        if ordered:
+            chosen.append((workload, ordered))
+    return chosen
+
+
+def _describe(results: Results, chosen: list[tuple[str, dict[str, list[Stop]]]]) -> str:
+    counts = [
+        figure.n
+        for workload, stops in chosen
+        for platform in stops
+        if (figure := results.find(platform, workload, HEADLINE)) is not None
+    ]
+    least, most = min(counts, default=0), max(counts, default=0)
+    blocks = f"{most} blocks" if least == most else f"{least} to {most} blocks"
+    machines = describe_accelerators(results)
+    return f"{machines}. {blocks}." if machines else f"{blocks}."
+
+
+def _build_alt(results: Results, chosen: list[tuple[str, dict[str, list[Stop]]]]) -> str:
+    parts = [
+        f"{describe_platform(results, platform)}: "
+        f"{format_figure(results.find(platform, workload, HEADLINE))}"
+        for workload, stops in chosen[:1]
+        for platform in stops
+    ]
+    return f"Time to ready of {chosen[0][0]}. {'; '.join(parts)}."

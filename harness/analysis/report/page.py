@@ -1,0 +1,169 @@
+"""The content of a report, in order, as plain data: what the templates then only lay out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis import method, tables
+from harness.analysis.answer import Statement, build_answer, find_workload
+from harness.analysis.method import Fact
+from harness.analysis.plots import Drawing
+from harness.analysis.results import Results
+from harness.analysis.tables import Table
+from harness.analysis.wording import describe_accelerators, quote
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A figure with its data, both optional: a figure may lack data, a table needs no figure."""
+
+    drawing: Drawing | None
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A chapter: its anchor, title, opening sentences and exhibits; ``missing`` says what is not
+    there and why.
+    """
+
+    anchor: str
+    title: str
+    lead: str
+    exhibits: tuple[Exhibit, ...]
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole report."""
+
+    run_id: str
+    title: str
+    summary: str
+    emulated: str
+    answer: tuple[Statement, ...]
+    glance: Table | None
+    sections: tuple[Section, ...]
+    failures: Table | None
+    method: tuple[str, ...]
+    method_tables: tuple[Table, ...]
+    host: tuple[Fact, ...]
+    images: tuple[Fact, ...]
+    noise: tuple[str, ...]
+    left_out: tuple[str, ...]
+    repeat: str | None
+
+
+def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
+    """Everything a reader is to see, from summarised results and finished figures."""
+    found = (
+        method.build_definitions(results), method.build_channel(results),
+        method.build_marks(results),
+    )  # fmt: skip
+    return Page(
+        run_id=str(results.manifest["run_id"]),
+        title="Container or virtual machine?",
+        summary=method.build_summary_line(results),
+        emulated=describe_accelerators(results),
+        answer=tuple(build_answer(results)),
+        glance=tables.build_glance(results, find_workload(results)),
+        sections=_build_sections(results, drawings),
+        failures=method.build_failures(results),
+        method=tuple(method.build_method(results)),
+        method_tables=tuple(table for table in found if table is not None and table.rows),
+        host=tuple(method.build_host(results)),
+        images=tuple(method.build_images(results)),
+        noise=tuple(method.build_noise(results)),
+        left_out=tuple(method.build_left_out(results)),
+        repeat=method.build_repeat(results),
+    )
+
+
+def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tuple[Section, ...]:
+    return (
+        _build_section(
+            "startup", "Startup", "From the request until the workload is ready, on one clock.",
+            drawings["startup"], _startup_tables(results), "startup.ready",
+        ),
+        _build_section(
+            "memory", "Memory", "A ledger, not a number: each method counts something else.",
+            drawings["memory"], _per_workload(results, "memory of one instance", tables.MEMORY),
+            "memory.pss",
+        ),
+        _build_section(
+            "disk", "Disk", "What the image takes, and what one instance adds.",
+            drawings["disk"], _disk_tables(results), "disk.image_allocated",
+        ),
+        _build_section(
+            "portability", "Portability", "Bytes that a host with nothing must receive first.",
+            drawings["portability"], _packing_tables(results, ("portability.first",)),
+            "portability.first",
+        ),
+        _build_section(
+            "run", "The run itself", "Whether the host stayed steady, and what noise can do.",
+            drawings["run"], [[table] if (table := tables.build_arms(results)) else []],
+            "startup.ready",
+        ),
+    )  # fmt: skip
+
+
+def _build_section(
+    anchor: str,
+    title: str,
+    lead: str,
+    drawings: Sequence[Drawing],
+    data: Sequence[Sequence[Table]],
+    metric: str,
+) -> Section:
+    """Pair figures with their data in order; whatever is left over stands alone."""
+    count = max(len(drawings), len(data))
+    exhibits = [
+        Exhibit(
+            drawings[number] if number < len(drawings) else None,
+            tuple(data[number]) if number < len(data) else (),
+        )
+        for number in range(count)
+    ]
+    kept = tuple(each for each in exhibits if each.drawing or each.tables)
+    missing = "" if drawings else f"No trial has a figure of {quote(metric)}: there is no plot."
+    return Section(anchor, title, lead, kept, missing)
+
+
+def _startup_tables(results: Results) -> list[list[Table]]:
+    """The data of the three startup figures: milestones and phases, cost, comparisons."""
+    phases = _flat(_per_workload(results, "milestones and phases", tables.STARTUP))
+    costs = _flat(_per_workload(results, "CPU time and teardown", tables.COST))
+    verdicts = tables.build_verdicts(results, tables_compared())
+    return [phases, costs, [verdicts] if verdicts else []]
+
+
+def tables_compared() -> list[str]:
+    """The metrics in the table of comparisons, in the order of the report."""
+    return ["startup.ready", "startup.response", *(each.metric for each in tables.GLANCE[1:])]
+
+
+def _disk_tables(results: Results) -> list[list[Table]]:
+    sizes = ("disk.image_allocated", "disk.image_apparent", "disk.image_virtual")
+    matrices = _per_workload(results, "disk space", tables.INSTANCE_DISK)
+    packings = _packing_tables(results, sizes)
+    return [[*one, *other] for one, other in zip(matrices, packings, strict=True)]
+
+
+def _per_workload(
+    results: Results, title: str, columns: Sequence[tables.Column]
+) -> list[list[Table]]:
+    found = []
+    for workload in results.workloads:
+        caption = f"{quote(workload)}: {title}"
+        table = tables.build_matrix(results, workload, caption, columns)
+        found.append([table] if table else [])
+    return found
+
+
+def _packing_tables(results: Results, metrics: Sequence[str]) -> list[list[Table]]:
+    found = [tables.build_packings(results, each, metrics) for each in results.workloads]
+    return [[table] if table else [] for table in found]
+
+
+def _flat(groups: Sequence[Sequence[Table]]) -> list[Table]:
+    return [table for group in groups for table in group]

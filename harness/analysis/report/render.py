@@ -1,0 +1,162 @@
+"""Lay out a report's content with the templates. The same samples give the same bytes."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from harness.analysis.answer import build_answer, find_workload
+from harness.analysis.plots import Drawing, draw_figures, write_figures
+from harness.analysis.plots.style import INK, MUTED, PAPER, RULE, find_colour
+from harness.analysis.report.page import Page, build_page
+from harness.analysis.results import load_results
+from harness.analysis.tables import Table, build_glance
+from harness.errors import InputError
+from harness.store.names import write_atomically
+
+Printer = Callable[[Path, Path], None]
+"""Prints a page (first path) as a PDF file (second); the command line brings one along."""
+
+_CODE = re.compile(r"`([^`]*)`")
+_INKS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
+
+
+def render_report(
+    folder: Path,
+    formats: Sequence[str] = ("html", "md"),
+    out: Path | None = None,
+    print_page: Printer | None = None,
+) -> list[Path]:
+    """Write the report of a result folder in each of ``formats``; returns the paths.
+
+    Reads manifest, journal and samples alone, and draws the figures anew. ``out`` names another
+    file than ``report.html``, ``report.md`` or ``report.pdf``; then ``formats`` has one entry.
+    """
+    results = load_results(folder)
+    drawings = draw_figures(results)
+    page = build_page(results, drawings)
+    write_figures(results, drawings)
+    written = []
+    for wanted in formats:
+        path = out or folder / f"report.{wanted}"
+        if wanted == "pdf":
+            _print_pdf(page, path, print_page)
+        else:
+            text = render_html(page) if wanted == "html" else render_markdown(page)
+            write_atomically(path, text.encode("utf-8", "replace"))
+        written.append(path)
+    return written
+
+
+def _print_pdf(page: Page, path: Path, print_page: Printer | None) -> None:
+    if print_page is None:
+        raise InputError("nothing here can print a PDF", hint="print report.html from a browser")
+    source = path.with_name(f".{path.name}.html")
+    write_atomically(source, render_html(page).encode("utf-8", "replace"))
+    try:
+        print_page(source, path)
+    finally:
+        source.unlink()
+
+
+def render_html(page: Page) -> str:
+    """The page as one self-contained HTML file."""
+    return _load_templates().get_template("report.html.j2").render(page=page)
+
+
+def render_markdown(page: Page) -> str:
+    """The same content as Markdown; figures are linked from ``plots/``."""
+    text = _load_templates().get_template("report.md.j2").render(page=page)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def format_summary(folder: Path) -> str:
+    """The answer for a terminal: its sentences, and the table of headline figures."""
+    results = load_results(folder)
+    lines = [
+        f"{statement.topic}: {' '.join(statement.sentences)}" for statement in build_answer(results)
+    ]
+    glance = build_glance(results, find_workload(results))
+    table = "" if glance is None else f"\n\n{format_table(glance)}"
+    return "\n".join(lines).replace("`", "") + table
+
+
+def format_table(table: Table) -> str:
+    """A table in plain text, its columns aligned; a cell's note follows in brackets."""
+    rows = [table.head] + [
+        (
+            row.head,
+            *(f"{cell.text} [{cell.note}]" if cell.note else cell.text for cell in row.cells),
+        )
+        for row in table.rows
+    ]
+    rows = [tuple(text.replace("`", "") for text in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+# ---- templates -------------------------------------------------------------------------------
+
+
+@cache
+def _load_templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("harness.analysis", "templates"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["words"] = mark_up
+    environment.filters["md"] = escape_markdown
+    environment.filters["cell"] = escape_cell
+    environment.globals.update(inline=inline_svg, colour=find_colour)
+    return environment
+
+
+def mark_up(text: str) -> Markup:
+    """HTML of a sentence: everything escaped, then code spans between backticks."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown and HTML within it take as it is, code spans apart."""
+    parts = _CODE.split(text)
+    parts[::2] = [_escape_plain(part) for part in parts[::2]]
+    parts[1::2] = [f"`{part}`" for part in parts[1::2]]
+    return "".join(parts)
+
+
+def _escape_plain(text: str) -> str:
+    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
+    return re.sub(r"([\\*_\[\]#])", r"\\\1", plain)
+
+
+def escape_cell(text: str) -> str:
+    """The same within a table, where a bar ends the cell, also in a code span."""
+    return escape_markdown(text).replace("|", "\\|")
+
+
+def inline_svg(drawing: Drawing) -> Markup:
+    """A figure for the page: ids of its own, the page's inks and fonts, and words for its picture.
+
+    Replacing fixed inks by the page's variables is what lets a figure follow dark mode.
+    """
+    text = drawing.svg.decode()
+    text = text[text.index("<svg") :]
+    for ink, variable in _INKS.items():
+        text = text.replace(f": {ink}", f": var({variable})")
+    text = re.sub(r"font: ([^'\";]*?)'DejaVu Sans'", r"font: \1var(--sans)", text)
+    prefix = f"{drawing.name}-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)
+    head = f'<svg role="img" aria-label="{escape(drawing.alt)}"'
+    text = re.sub(r"<svg\b", lambda _: head, text, count=1)
+    return Markup(re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2))

@@ -1,0 +1,202 @@
+"""A result folder read and summarised once, with the look-ups that plots, tables and text share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.analysis.aggregate import load_samples, summarise
+from harness.analysis.density import fit_marginal
+from harness.analysis.ratios import compare_arms, compare_platforms
+from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
+from harness.store import read_journal, read_manifest
+from harness.store.names import JOURNAL
+
+_KINDS: tuple[Kind, ...] = ("process", "container", "sandbox", "vm")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A median over ``n`` blocks with its 95 % interval, in ``unit``.
+
+    ``withheld`` is the reason why it is no headline, or empty.
+    """
+
+    n: int
+    median: float
+    low: float
+    high: float
+    unit: str
+    withheld: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How a platform compares with the reference: median ratio, interval and verdict.
+
+    ``floor`` is the noise floor as a share, None where no A/A arm measured this.
+    """
+
+    n: int
+    median: float
+    low: float
+    high: float
+    p: float
+    floor: float | None
+    verdict: str
+    withheld: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything a report is made of. Platforms and workloads stand in the order of the plan.
+
+    ``arms`` are the A/A arms' ratios to their own platform. ``reference`` is the platform that
+    ratios refer to; None where nothing was measured.
+    """
+
+    folder: Path
+    manifest: Mapping[str, object]
+    outcomes: Sequence[Outcome]
+    samples: pd.DataFrame
+    summary: pd.DataFrame
+    platforms: tuple[str, ...]
+    workloads: tuple[str, ...]
+    reference: str | None
+    figures: Mapping[tuple[str, str, str, str], Figure]
+    ratios: Mapping[tuple[str, str, str], Ratio]
+    arms: Mapping[tuple[str, str, str], Ratio]
+    kinds: Mapping[str, Kind]
+    accelerators: Mapping[str, str]
+
+    def find(self, platform: str, workload: str, metric: str, phase: str = "") -> Figure | None:
+        return self.figures.get((platform, workload, metric, phase))
+
+    def find_ratio(self, platform: str, workload: str, metric: str) -> Ratio | None:
+        return self.ratios.get((platform, workload, metric))
+
+    def is_emulated(self, platform: str) -> bool:
+        return self.accelerators.get(platform) == "tcg"
+
+    @property
+    def measured(self) -> list[Outcome]:
+        """The trials that count: warm-up left out."""
+        return [outcome for outcome in self.outcomes if not outcome.warmup]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Every trial that failed, those of the warm-up too."""
+        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    @property
+    def first_arms(self) -> tuple[str, ...]:
+        """The platforms without the A/A arms."""
+        return tuple(name for name in self.platforms if not name.endswith(AA_SUFFIX))
+
+
+def load_results(folder: Path) -> Results:
+    """Read manifest, journal and samples of ``folder`` and summarise them."""
+    manifest = read_manifest(folder)
+    outcomes = read_journal(folder / JOURNAL)
+    samples = load_samples(folder)
+    plan = get_mapping(manifest, "plan")
+    seed = plan.get("seed")
+    seed = abs(seed) if isinstance(seed, int) else 0
+    summary = pd.concat([summarise(samples, seed), fit_marginal(samples)], ignore_index=True)
+    kinds = {outcome.platform: outcome.kind for outcome in outcomes}
+    platforms = _order_platforms(plan, kinds)
+    measured = set(samples["platform"].astype(str))
+    reference = find_reference([name for name in platforms if name in measured], kinds)
+    return Results(
+        folder=folder,
+        manifest=manifest,
+        outcomes=outcomes,
+        samples=samples,
+        summary=summary,
+        platforms=platforms,
+        workloads=_order_workloads(plan, outcomes),
+        reference=reference,
+        figures=_index_figures(summary),
+        ratios={} if reference is None else _index(compare_platforms(samples, reference, seed)),
+        arms=_index(compare_arms(samples, seed)),
+        kinds=kinds,
+        accelerators=_find_accelerators(outcomes),
+    )
+
+
+def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str | None:
+    """What the others are compared with: `namespace`, else a container, else what comes first."""
+    arms = [name for name in platforms if not name.endswith(AA_SUFFIX)]
+    if "namespace" in arms:
+        return "namespace"
+    containers = [name for name in arms if kinds.get(name) == "container"]
+    return next(iter([*containers, *arms]), None)
+
+
+def get_mapping(manifest: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """A part of the manifest that may be missing or of another shape."""
+    found = manifest.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def get_list(manifest: Mapping[str, object], key: str) -> Sequence[object]:
+    found = manifest.get(key)
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _order_platforms(plan: Mapping[str, object], kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+    """Baseline first, then containers, sandboxes and VMs; as in the plan within a kind.
+
+    A second arm stands right after its first.
+    """
+    planned = [str(name) for name in get_list(plan, "platforms")]
+    order = {name: place for place, name in enumerate(planned)}
+
+    def place(name: str) -> tuple[int, int, str]:
+        base = base_platform(name)
+        return _KINDS.index(kinds[name]), order.get(base, len(order)), name
+
+    return tuple(sorted(kinds, key=place))
+
+
+def _order_workloads(plan: Mapping[str, object], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    entries = get_list(plan, "workloads")
+    named = [str(each.get("name")) if isinstance(each, Mapping) else str(each) for each in entries]
+    seen = dict.fromkeys(outcome.workload for outcome in outcomes)
+    return tuple(sorted(seen, key=lambda name: named.index(name) if name in named else len(named)))
+
+
+def _find_accelerators(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """What each platform ran on; a failed start may not know it."""
+    found: dict[str, str] = {}
+    for outcome in outcomes:
+        if outcome.accelerator not in ("", "none") or outcome.platform not in found:
+            found[outcome.platform] = outcome.accelerator
+    return found
+
+
+def _index_figures(summary: pd.DataFrame) -> dict[tuple[str, str, str, str], Figure]:
+    alone = summary[summary["instances"] == 1]
+    return {
+        (row["platform"], row["workload"], row["metric"], row["phase"]): Figure(
+            row["n"], row["median"], row["low"], row["high"], row["unit"], row["withheld"]
+        )
+        for row in alone.to_dict("records")
+    }
+
+
+def _index(ratios: pd.DataFrame) -> dict[tuple[str, str, str], Ratio]:
+    return {
+        (row["platform"], row["workload"], row["metric"]): Ratio(
+            n=row["n"],
+            median=row["ratio"],
+            low=row["low"],
+            high=row["high"],
+            p=row["p"],
+            floor=None if pd.isna(row.get("floor")) else row["floor"],
+            verdict=row.get("verdict", ""),
+            withheld=row["withheld"],
+        )
+        for row in ratios.to_dict("records")
+    }

@@ -1,0 +1,257 @@
+"""The tables of a report as plain data: rows of platforms, cells of figures.
+
+Text may hold code spans between backticks; both templates know how to show them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.results import Figure, Ratio, Results
+from harness.analysis.wording import (
+    ABSENT,
+    describe_platform,
+    format_figure,
+    format_p,
+    format_ratio,
+    format_share,
+    quote,
+)
+from harness.metrics import METRICS
+from harness.model import RESIDUAL, STARTUP_MILESTONES
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell. ``note`` is a second, smaller line; ``tone`` is `better`, `worse` or `doubt`."""
+
+    text: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: its head (with the platform it belongs to, for its colour) and its cells."""
+
+    head: str
+    cells: tuple[Cell, ...]
+    platform: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its caption; ``head`` has one word more than a row has cells."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of figures: its heading and the metric and phase it shows."""
+
+    head: str
+    metric: str
+    phase: str = ""
+
+
+GLANCE = (
+    Column("ready after", "startup.ready"),
+    Column("memory on the host", "memory.pss"),
+    Column("image on disk", "disk.image_allocated"),
+    Column("to transfer", "portability.first"),
+)
+
+_PHASES = tuple(Column(f"to {name}", "startup.phase", name) for name in STARTUP_MILESTONES[1:])
+STARTUP = (
+    *_PHASES,
+    Column(RESIDUAL, "startup.phase", RESIDUAL),
+    Column("ready", "startup.ready"),
+    Column("to response", "startup.phase", "response"),
+    Column("response", "startup.response"),
+)
+COST = (
+    Column("CPU time", "startup.cpu"),
+    Column("of it user", "startup.cpu", "user"),
+    Column("of it system", "startup.cpu", "system"),
+    Column("teardown", "startup.stopped"),
+)
+MEMORY = (
+    Column("PSS", "memory.pss"),
+    Column("guest used", "memory.guest_used"),
+    Column("overhead", "memory.overhead"),
+    Column("cgroup", "memory.cgroup"),
+    Column("anon", "memory.cgroup", "anon"),
+    Column("file", "memory.cgroup", "file"),
+    Column("kernel", "memory.cgroup", "kernel"),
+    Column("peak", "memory.cgroup", "peak"),
+    Column("host delta", "memory.host_delta"),
+    Column("one more instance", "memory.marginal"),
+)
+INSTANCE_DISK = (
+    Column("image, allocated", "disk.image_allocated"),
+    Column("image, apparent", "disk.image_apparent"),
+    Column("written by a trial", "disk.instance_growth"),
+    Column("free again after delete", "disk.reclaimed"),
+)
+
+
+def build_glance(results: Results, workload: str) -> Table | None:
+    """The answer as one table: headline figures with their ratios to the reference."""
+    columns = _drop_empty(results, workload, GLANCE)
+    if not columns:
+        return None
+    rows = [
+        Row(
+            describe_platform(results, platform, quoted=True),
+            tuple(_build_glance_cell(results, platform, workload, each) for each in columns),
+            platform,
+        )
+        for platform in results.first_arms
+        if any(outcome.platform == platform and outcome.workload == workload
+               for outcome in results.outcomes)
+    ]  # fmt: skip
+    heads = ("platform", *(column.head for column in columns))
+    return Table(f"{quote(workload)} at a glance", heads, tuple(rows))
+
+
+def _build_glance_cell(results: Results, platform: str, workload: str, column: Column) -> Cell:
+    figure = results.find(platform, workload, column.metric)
+    if figure is None:
+        failed = any(
+            outcome.platform == platform and outcome.workload == workload
+            for outcome in results.failed
+        )
+        return Cell("failed", "no figure", "doubt") if failed else Cell(ABSENT)
+    if figure.withheld:
+        return Cell("withheld", figure.withheld, "doubt")
+    if platform == results.reference:
+        return Cell(format_figure(figure), "reference")
+    ratio = results.find_ratio(platform, workload, column.metric)
+    return Cell(format_figure(figure), _say_ratio(ratio), _find_tone(ratio))
+
+
+def _say_ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{format_ratio(ratio)}, {ratio.verdict}"
+
+
+def _find_tone(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    tones = {"faster": "better", "smaller": "better", "slower": "worse", "larger": "worse"}
+    return tones.get(ratio.verdict, "")
+
+
+def build_matrix(
+    results: Results, workload: str, caption: str, columns: Sequence[Column]
+) -> Table | None:
+    """Platforms by ``columns``; columns without any figure are left out, missing ones show –."""
+    kept = _drop_empty(results, workload, columns)
+    rows = []
+    for platform in results.platforms:
+        found = [results.find(platform, workload, each.metric, each.phase) for each in kept]
+        if any(found):
+            head = describe_platform(results, platform, quoted=True)
+            rows.append(Row(head, tuple(map(build_cell, found)), platform))
+    if not rows:
+        return None
+    return Table(caption, ("platform", *(each.head for each in kept)), tuple(rows))
+
+
+def build_cell(figure: Figure | None) -> Cell:
+    """A figure; one that is no headline says so."""
+    if figure is None:
+        return Cell(ABSENT)
+    if figure.withheld:
+        return Cell(format_figure(figure), f"no headline: {figure.withheld}", "doubt")
+    return Cell(format_figure(figure))
+
+
+def _drop_empty(results: Results, workload: str, columns: Iterable[Column]) -> list[Column]:
+    return [
+        each
+        for each in columns
+        if any(results.find(name, workload, each.metric, each.phase) for name in results.platforms)
+    ]
+
+
+def build_verdicts(results: Results, metrics: Sequence[str]) -> Table | None:
+    """Every comparison with the reference: ratio, noise floor, corrected p and verdict."""
+    rows = []
+    for workload in results.workloads:
+        for metric in metrics:
+            for platform in results.first_arms:
+                ratio = results.find_ratio(platform, workload, metric)
+                if ratio is not None:
+                    rows.append(_build_verdict(results, platform, workload, metric, ratio))
+    if not rows or results.reference is None:
+        return None
+    caption = f"Ratios to {quote(results.reference)}, paired within blocks"
+    head = ("platform", "workload", "metric", "ratio", "pairs", "noise floor", "p", "verdict")
+    return Table(caption, head, tuple(rows))
+
+
+def _build_verdict(
+    results: Results, platform: str, workload: str, metric: str, ratio: Ratio
+) -> Row:
+    verdict = Cell(ratio.verdict, tone=_find_tone(ratio))
+    if ratio.withheld:
+        verdict = Cell("withheld", ratio.withheld, "doubt")
+    return Row(
+        describe_platform(results, platform, quoted=True),
+        (
+            Cell(quote(workload)),
+            Cell(quote(metric)),
+            Cell(format_ratio(ratio)),
+            Cell(str(ratio.n)),
+            Cell("no A/A arm" if ratio.floor is None else format_share(ratio.floor)),
+            Cell(format_p(ratio.p)),
+            verdict,
+        ),
+        platform,
+    )
+
+
+def build_packings(results: Results, workload: str, metrics: Sequence[str]) -> Table | None:
+    """Bytes by packing: one row per platform and packing, one column per metric."""
+    rows = []
+    for platform in results.first_arms:
+        phases = dict.fromkeys(
+            phase
+            for name, each, metric, phase in results.figures
+            if name == platform and each == workload and metric in metrics and phase
+        )
+        for phase in sorted(phases):
+            found = [results.find(platform, workload, metric, phase) for metric in metrics]
+            head = describe_platform(results, platform, quoted=True)
+            cells = (Cell(quote(phase)), *map(build_cell, found))
+            rows.append(Row(head, cells, platform))
+    if not rows:
+        return None
+    heads = tuple(METRICS[metric].name.partition(".")[2].replace("_", " ") for metric in metrics)
+    return Table(f"{quote(workload)} by packing", ("platform", "packing", *heads), tuple(rows))
+
+
+def build_arms(results: Results) -> Table | None:
+    """The A/A arms: a platform against itself, which shows what noise alone can do."""
+    rows = [
+        Row(
+            describe_platform(results, platform, quoted=True),
+            (
+                Cell(quote(workload)),
+                Cell(quote(metric)),
+                Cell(format_ratio(ratio)),
+                Cell(str(ratio.n)),
+                Cell(format_p(ratio.p)),
+            ),
+            platform,
+        )
+        for (platform, workload, metric), ratio in results.arms.items()
+    ]
+    if not rows:
+        return None
+    head = ("arm", "workload", "metric", "ratio to the first arm", "pairs", "p")
+    return Table("The same platform twice (A/A)", head, tuple(rows))

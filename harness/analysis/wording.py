@@ -1,0 +1,95 @@
+"""Numbers and names in words: pure functions that the page, the plots and the terminal share."""
+
+from harness.analysis.results import Figure, Ratio, Results
+from harness.model import AA_SUFFIX, base_platform
+
+ABSENT = "–"
+
+
+def format_figure(figure: Figure | None) -> str:
+    """``3.10 ms (2.90–3.31)``: a median with its interval, all three in the median's unit.
+
+    A figure without any spread has no interval to show.
+    """
+    if figure is None:
+        return ABSENT
+    factor, unit = _find_scale(figure.median, figure.unit)
+    median, low, high = (
+        format_number(value / factor) for value in (figure.median, figure.low, figure.high)
+    )
+    if low == high == median:
+        return f"{median} {unit}"
+    between = " to " if "-" in low + high else "–"
+    return f"{median} {unit} ({low}{between}{high})"
+
+
+def format_number(value: float) -> str:
+    """Three significant digits without an exponent: ``0.0123``, ``2.30``, ``31.2``, ``1480``."""
+    if abs(value) >= 100 or value == int(value) == 0:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.2g}"
+
+
+def _find_scale(value: float, unit: str) -> tuple[float, str]:
+    """What to divide by, and the unit that is left, so that ``value`` reads well."""
+    scales = {
+        "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+        "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    }.get(unit, ((1.0, unit),))
+    if value == 0:
+        return next(scale for scale in scales if scale[0] == 1.0)
+    rounded = float(f"{abs(value):.3g}")
+    return next((scale for scale in scales if rounded >= scale[0]), scales[-1])
+
+
+def format_ratio(ratio: Ratio | None) -> str:
+    """``312 × (290–330)``."""
+    if ratio is None:
+        return ABSENT
+    median, low, high = (format_number(each) for each in (ratio.median, ratio.low, ratio.high))
+    return f"{median} ×" if low == high == median else f"{median} × ({low}–{high})"
+
+
+def format_share(share: float) -> str:
+    """``3.6 %``."""
+    return f"{share * 100:.2g} %" if share < 0.995 else f"{share * 100:.0f} %"
+
+
+def format_p(p: float) -> str:
+    if p != p:
+        return ABSENT
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def describe_accelerator(accelerator: str) -> str:
+    """``emulated (TCG)`` for tcg, ``KVM`` for kvm, empty where there is none."""
+    if accelerator == "tcg":
+        return "emulated (TCG)"
+    return "" if accelerator in ("", "none") else accelerator.upper()
+
+
+def quote(name: str) -> str:
+    """A name as a code span: in sentences, whatever stands between backticks is one."""
+    plain = " ".join(name.split()) or "?"
+    return f"`{plain.replace('`', 'ʼ')}`"
+
+
+def describe_platform(results: Results, platform: str, *, quoted: bool = False) -> str:
+    """A platform's name as a reader is to see it: ``vm-direct, emulated (TCG)``."""
+    name = base_platform(platform)
+    words = [quote(name) if quoted else name]
+    if platform.endswith(AA_SUFFIX):
+        words.append("second arm")
+    words.append(describe_accelerator(results.accelerators.get(platform, "")))
+    return ", ".join(word for word in words if word)
+
+
+def describe_accelerators(results: Results) -> str:
+    """One phrase on what the virtual machines of a run ran on; empty without one."""
+    found = {
+        describe_accelerator(results.accelerators.get(name, ""))
+        for name in results.platforms
+        if results.kinds[name] == "vm"
+    }
+    words = sorted(word for word in found if word)
+    return f"Virtual machines: {', '.join(words)}" if words else ""
