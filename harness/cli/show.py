@@ -102,9 +102,10 @@ def report(folders: tuple[Path, ...], formats: str, out: Path | None) -> None:
     if out is not None and (len(folders) > 1 or len(wanted) > 1):
         raise InputError("--out takes one report", hint="name one DIR and one --format")
     from harness.analysis.report import render_report
+    from harness.cli.printing import print_page
 
     for folder in folders:
-        for path in render_report(folder, formats=wanted, out=out):
+        for path in render_report(folder, wanted, out, print_page):
             click.echo(shorten_path(path))
 
 
