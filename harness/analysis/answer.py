@@ -62,6 +62,43 @@ def build_answer(results: Results) -> list[Statement]:
     return statements + _say_limits(results)
 
 
+def build_headline(results: Results) -> str:
+    """The one sentence that people will quote; empty where it cannot be said.
+
+    It compares the reference with the first virtual machine, which it names as emulated if it is.
+    """
+    machine, workload = _find_machine(results), find_workload(results)
+    first = results.find(results.reference or "", workload, "startup.ready")
+    ratio = results.find_ratio(machine, workload, "startup.ready")
+    other = results.find(machine, workload, "startup.ready")
+    if first is None or other is None or ratio is None or ratio.withheld or other.withheld:
+        return ""
+    container, vm = _name_as(results, results.reference or ""), _name_as(results, machine)
+    against = f"{format_figure(first)} against {format_figure(other)}"
+    if ratio.verdict == "slower":
+        return (
+            f"{container}, {quote(workload)} is ready {format_ratio(ratio)} sooner than "
+            f"{_lower(vm)}: {against}."
+        )
+    return f"{container} and {_lower(vm)}, {quote(workload)} is ready after {against}: " + (
+        f"{_say_ratio(_TOPICS[0], ratio)}."
+    )
+
+
+def _find_machine(results: Results) -> str:
+    """The first virtual machine of the plan, other than the reference; empty without one."""
+    machines = [
+        name
+        for name in results.first_arms
+        if results.kinds[name] == "vm" and name != results.reference
+    ]
+    return next(iter(machines), "")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
 def find_workload(results: Results) -> str:
     """The workload that the answer speaks of: the first that the reference was measured with."""
     measured = [
@@ -93,11 +130,16 @@ def _say_topic(results: Results, topic: Topic, workload: str) -> tuple[str, ...]
         f"{_name_as(results, reference)}, {quote(workload)} {topic.states} "
         f"{format_figure(figure)}{topic.object}."
     )
+    told = _find_machine(results) if build_headline(results) else ""
     rest = [
         _say_other(results, topic, workload, name)
         for name in results.first_arms
-        if name != reference and _is_told(results, topic, name)
+        if name != reference
+        and _is_told(results, topic, name)
+        and not (topic.metric == "startup.ready" and name == told)
     ]
+    if topic.metric in ("disk.image_allocated", "portability.first") and _find_machine(results):
+        rest.append("A virtual machine's figure includes its kernel.")
     if topic.metric == "startup.ready":
         rest += [_say_workload(results, each) for each in results.workloads if each != workload]
     return (head, *(sentence for sentence in rest if sentence))
@@ -117,7 +159,8 @@ def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> 
     if figure.withheld:
         return f"{name}: withheld, {figure.withheld}."
     ratio = results.find_ratio(platform, workload, topic.metric)
-    head = f"{name} it {topic.states} {format_figure(figure)}"
+    comma = "," if "," in name else ""
+    head = f"{name}{comma} it {topic.states} {format_figure(figure)}"
     if ratio is None or ratio.withheld:
         return f"{head}; there is no ratio."
     if topic.metric == "startup.ready" and ratio.verdict == "slower":
@@ -127,21 +170,20 @@ def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> 
 
 def _say_workload(results: Results, workload: str) -> str:
     """Another workload in one sentence, to its last milestone: reference against first VM."""
-    machines = [name for name in results.first_arms if results.kinds[name] == "vm"]
+    name = _find_machine(results)
     for metric, words in (
         ("startup.response", "answers its first request after"),
         ("startup.ready", "is ready after"),
     ):
         first = results.find(results.reference or "", workload, metric)
-        for name in machines:
-            ratio = results.find_ratio(name, workload, metric)
-            other = results.find(name, workload, metric)
-            if first and other and ratio and not (first.withheld or ratio.withheld):
-                return (
-                    f"{quote(workload)} {words} {format_figure(first)} in "
-                    f"{_name_reference(results)}, {format_figure(other)} in "
-                    f"{_name(results, name)}: {format_ratio(ratio)}, {ratio.verdict}."
-                )
+        ratio = results.find_ratio(name, workload, metric)
+        other = results.find(name, workload, metric)
+        if first and other and ratio and not (first.withheld or ratio.withheld):
+            return (
+                f"{quote(workload)} {words} {format_figure(first)} in {_name_reference(results)}, "
+                f"{format_figure(other)} in {_name(results, name)}: "
+                f"{format_ratio(ratio)}, {ratio.verdict}."
+            )
     return ""
 
 

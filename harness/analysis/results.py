@@ -53,7 +53,7 @@ class Results:
     """Everything a report is made of. Platforms and workloads stand in the order of the plan.
 
     ``arms`` are the A/A arms' ratios to their own platform. ``reference`` is the platform that
-    ratios refer to; None where nothing was measured.
+    ratios refer to; None where nothing was measured. ``images`` are those of the workloads.
     """
 
     folder: Path
@@ -69,6 +69,7 @@ class Results:
     arms: Mapping[tuple[str, str, str], Ratio]
     kinds: Mapping[str, Kind]
     accelerators: Mapping[str, str]
+    images: Mapping[str, str]
 
     def find(self, platform: str, workload: str, metric: str, phase: str = "") -> Figure | None:
         return self.figures.get((platform, workload, metric, phase))
@@ -88,6 +89,12 @@ class Results:
     def failed(self) -> list[Outcome]:
         """Every trial that failed, those of the warm-up too."""
         return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    @property
+    def one_per_image(self) -> tuple[str, ...]:
+        """The first workload of each image: what an image takes is the same for the others."""
+        firsts = {self.images[name]: name for name in reversed(self.workloads)}
+        return tuple(name for name in self.workloads if firsts[self.images[name]] == name)
 
     @property
     def first_arms(self) -> tuple[str, ...]:
@@ -122,6 +129,7 @@ def load_results(folder: Path) -> Results:
         arms=_index(compare_arms(samples, seed)),
         kinds=kinds,
         accelerators=_find_accelerators(outcomes),
+        images={outcome.workload: outcome.image for outcome in outcomes},
     )
 
 

@@ -15,6 +15,8 @@ from harness.analysis.wording import (
     format_ratio,
     format_share,
     quote,
+    split_figure,
+    split_ratio,
 )
 from harness.metrics import METRICS
 from harness.model import RESIDUAL, STARTUP_MILESTONES
@@ -165,9 +167,11 @@ def build_cell(figure: Figure | None) -> Cell:
     """A figure; one that is no headline says so."""
     if figure is None:
         return Cell(ABSENT)
+    median, interval = split_figure(figure)
     if figure.withheld:
-        return Cell(format_figure(figure), f"no headline: {figure.withheld}", "doubt")
-    return Cell(format_figure(figure))
+        note = f"{interval}; no headline: {figure.withheld}".removeprefix("; ")
+        return Cell(median, note, "doubt")
+    return Cell(median, interval)
 
 
 def _drop_empty(results: Results, workload: str, columns: Iterable[Column]) -> list[Column]:
@@ -205,7 +209,7 @@ def _build_verdict(
         (
             Cell(quote(workload)),
             Cell(quote(metric)),
-            Cell(format_ratio(ratio)),
+            Cell(*split_ratio(ratio)),
             Cell(str(ratio.n)),
             Cell("no A/A arm" if ratio.floor is None else format_share(ratio.floor)),
             Cell(format_p(ratio.p)),
@@ -232,7 +236,8 @@ def build_packings(results: Results, workload: str, metrics: Sequence[str]) -> T
     if not rows:
         return None
     heads = tuple(METRICS[metric].name.partition(".")[2].replace("_", " ") for metric in metrics)
-    return Table(f"{quote(workload)} by packing", ("platform", "packing", *heads), tuple(rows))
+    caption = f"{quote(results.images[workload])} by packing"
+    return Table(caption, ("platform", "packing", *heads), tuple(rows))
 
 
 def build_arms(results: Results) -> Table | None:
@@ -243,7 +248,7 @@ def build_arms(results: Results) -> Table | None:
             (
                 Cell(quote(workload)),
                 Cell(quote(metric)),
-                Cell(format_ratio(ratio)),
+                Cell(*split_ratio(ratio)),
                 Cell(str(ratio.n)),
                 Cell(format_p(ratio.p)),
             ),

@@ -16,8 +16,8 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
     sections = {
         "startup": [draw_milestones(results), draw_phases(results), draw_ecdf(results)],
         "memory": [draw_memory(results, each) for each in workloads],
-        "disk": [draw_disk(results, each) for each in workloads],
-        "portability": [draw_portability(results, each) for each in workloads],
+        "disk": [draw_disk(results, each) for each in results.one_per_image],
+        "portability": [draw_portability(results, each) for each in results.one_per_image],
         "run": [draw_drift(results)],
     }
     return {

@@ -56,8 +56,9 @@ def draw_memory(results: Results, workload: str) -> Drawing | None:
 
 def draw_disk(results: Results, workload: str) -> Drawing | None:
     """Disk space of the image and of one instance."""
+    title = f"Disk space: image {results.images[workload]}, workload {workload}"
     return _draw_panels(
-        results, f"disk-{safe_name(workload)}", f"Disk space: {workload}",
+        results, f"disk-{safe_name(workload)}", title,
         _build_panels(results, workload, DISK), "A figure of 0 has no place on this axis.",
     )  # fmt: skip
 
@@ -168,6 +169,8 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
         axes.set_ylim(len(shipments) - 0.4, -0.6)
         axes.set_xlim(0, 1.28 * max(each.figure.median for each in shipments) / 2**20)
         axes.set_xlabel("MiB to transfer, linear from zero")
+        machines = describe_accelerators(results)
+        head = f"{machines}. " if machines else ""
         firsts = dict.fromkeys(_choose_colour(results, each) for each in shipments)
         keys = [
             Line2D(
@@ -178,9 +181,9 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
         ]  # fmt: skip
         figure.legend(handles=keys, loc="outside lower center", ncols=len(keys))
         return finish(
-            figure, name, f"To a host that has nothing: {workload}",
-            "Bytes that a server sent for every file of the packing; the same in every block. "
-            "A virtual machine also needs its kernel, where that is not part of the packing.",
+            figure, name, f"To a host that has nothing: image {results.images[workload]}",
+            f"{head}Bytes that a server sent for every file of the packing; the same in every "
+            "block. A virtual machine's files include its kernel.",
             "; ".join(f"{each.packing}: {format_figure(each.figure)}" for each in shipments),
         )  # fmt: skip
 

@@ -98,7 +98,7 @@ def draw_milestones(results: Results) -> Drawing | None:
             step = set_log_axis(axes, min(every), max(every) * 2.2, "s")
         panels[-1].set_xlabel(f"time since the request, {say_log(step)}")
         names = list(dict.fromkeys(s.milestone for _, st in chosen for t in st.values() for s in t))
-        keys = [_build_dot(each) for each in sorted(names, key=_SHOWN.index)]
+        keys = [_build_dot(each) for each in sorted(names, key=_SHOWN.index) if each != "ready"]
         figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5)
         return finish(
             figure, name, "From the request to ready",
@@ -238,6 +238,9 @@ def _draw_steps(axes: Axes, results: Results, workload: str, rows: pd.DataFrame)
             x=values, ax=axes, color=find_colour(platform), lw=2,
             ls="--" if is_second_arm(platform) else "-",
         )  # fmt: skip
+        times = np.array(axes.lines[-1].get_xdata(), dtype=float)
+        times[0] = times[1]  # else the line comes from minus infinity
+        axes.lines[-1].set_xdata(times)
         figure = results.find(platform, workload, HEADLINE)
         if figure is not None:
             draw_interval(axes, figure, 0.5)

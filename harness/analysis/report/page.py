@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis import method, tables
-from harness.analysis.answer import Statement, build_answer, find_workload
+from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
 from harness.analysis.results import Results
@@ -41,6 +41,7 @@ class Page:
     title: str
     summary: str
     emulated: str
+    headline: str
     answer: tuple[Statement, ...]
     glance: Table | None
     sections: tuple[Section, ...]
@@ -65,6 +66,7 @@ def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
         title="Container or virtual machine?",
         summary=method.build_summary_line(results),
         emulated=describe_accelerators(results),
+        headline=build_headline(results),
         answer=tuple(build_answer(results)),
         glance=tables.build_glance(results, find_workload(results)),
         sections=_build_sections(results, drawings),
@@ -144,9 +146,9 @@ def tables_compared() -> list[str]:
 
 def _disk_tables(results: Results) -> list[list[Table]]:
     sizes = ("disk.image_allocated", "disk.image_apparent", "disk.image_virtual")
-    matrices = _per_workload(results, "disk space", tables.INSTANCE_DISK)
+    matrices = _flat(_per_workload(results, "disk space", tables.INSTANCE_DISK))
     packings = _packing_tables(results, sizes)
-    return [[*one, *other] for one, other in zip(matrices, packings, strict=True)]
+    return [[*matrices, *packings[0]], *packings[1:]] if packings else []
 
 
 def _per_workload(
@@ -161,7 +163,7 @@ def _per_workload(
 
 
 def _packing_tables(results: Results, metrics: Sequence[str]) -> list[list[Table]]:
-    found = [tables.build_packings(results, each, metrics) for each in results.workloads]
+    found = [tables.build_packings(results, each, metrics) for each in results.one_per_image]
     return [[table] if table else [] for table in found]
 
 

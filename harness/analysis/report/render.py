@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from harness.analysis.answer import build_answer, find_workload
+from harness.analysis.answer import build_answer, build_headline, find_workload
 from harness.analysis.plots import Drawing, draw_figures, write_figures
 from harness.analysis.plots.style import INK, MUTED, PAPER, RULE, find_colour
 from harness.analysis.report.page import Page, build_page
@@ -76,7 +76,9 @@ def render_markdown(page: Page) -> str:
 def format_summary(folder: Path) -> str:
     """The answer for a terminal: its sentences, and the table of headline figures."""
     results = load_results(folder)
-    lines = [
+    headline = build_headline(results)
+    lines = [headline] if headline else []
+    lines += [
         f"{statement.topic}: {' '.join(statement.sentences)}" for statement in build_answer(results)
     ]
     glance = build_glance(results, find_workload(results))
