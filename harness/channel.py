@@ -3,8 +3,10 @@
 Shared by all drivers: what ``ready`` means and how a start can fail is the same everywhere.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.drivers.base import Event
 from harness.errors import TrialError
@@ -81,6 +83,11 @@ class Channel:
                 return False
             self._take(event, starting=False)
         return True
+
+    def keep_output(self, path: Path) -> None:
+        """Write what the workload printed to a log, for a trial that failed."""
+        with contextlib.suppress(OSError):
+            path.write_bytes(self.output)
 
     def _next(self, deadline: int) -> Event | None:
         event = self.starter.next_event(deadline, self.wake)

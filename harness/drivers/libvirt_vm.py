@@ -219,6 +219,9 @@ class VmDriver:
                     channel.milestones["created"] = read_clock()
                 hypervisor.find_process(domain)
                 yield instance
+            except TrialError:
+                channel.keep_output(spec.folder / "output.log")
+                raise
             finally:
                 instance.stop()
 

@@ -138,6 +138,9 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
             deadline = channel.milestones["request"] + int(spec.timeout * _NANOSECONDS)
             channel.wait_for("created", deadline)
             yield instance
+        except TrialError:
+            channel.keep_output(spec.folder / "output.log")
+            raise
         finally:
             instance.stop()
 
