@@ -199,6 +199,16 @@ def write_private_config(sources: Sources, folder: Path) -> Path:
     return config
 
 
+def find_reason(output: str) -> str:
+    """The line in which apt, dpkg or mmdebstrap says most about what went wrong."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for start in ("E: Failed to fetch", "dpkg: error", "E:", "Err:", ""):
+        found = next((line for line in lines if line.startswith(start)), None)
+        if found is not None:
+            return found
+    return "it printed nothing"
+
+
 def _is_debian(archive: Archive) -> bool:
     keyring = Path(archive.signed_by).name
     return (

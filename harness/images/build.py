@@ -9,10 +9,10 @@ from harness.images.archive import read_content, read_tar
 from harness.images.recipes import EPOCH, Recipe
 from harness.images.rooted import require_owners, require_tools, run_rooted
 from harness.images.rootfs import Entry, build_symlink, finish_tree, select_entries
-from harness.images.workshop import Progress
+from harness.images.workshop import Progress, require_space
 from harness.process import run_command
 
-_TIMEOUT = 1800.0
+_TIMEOUT = 900.0
 _HOOKS = "/usr/share/mmdebstrap/hooks"
 _BUSYBOX = ("bin/busybox", "usr/bin/busybox")
 
@@ -23,6 +23,7 @@ def build_tree(
     """Build ``recipe`` in the scratch folder ``folder``; the entries' content stays there."""
     require_tools("mmdebstrap", "apt-get", "dpkg")
     require_owners()
+    require_space(folder, recipe.space)
     apt.require_keyring(sources)
     progress(f"{recipe.name}: unpacking Debian {sources.suite} packages")
     raw = folder / "packages.tar"
@@ -64,16 +65,9 @@ def run_mmdebstrap(recipe: Recipe, sources: apt.Sources, folder: Path, out: Path
     done = run_rooted(argv, timeout=_TIMEOUT, check=False, env=environment)
     if done.returncode != 0:
         raise HostError(
-            f"image {recipe.name}: mmdebstrap failed: {find_reason(done.stderr)}",
+            f"image {recipe.name}: mmdebstrap failed: {apt.find_reason(done.stderr)}",
             hint="is the Debian mirror reachable, and is there space on the disk?",
         )
-
-
-def find_reason(stderr: str) -> str:
-    """The first line in which apt, dpkg or mmdebstrap says what went wrong."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("E:", "Err:", "dpkg: error"))]
-    return (errors or lines or ["it printed nothing"])[0]
 
 
 def read_applets(tree: dict[str, Entry], folder: Path) -> dict[str, Entry]:

@@ -26,6 +26,9 @@ _LAYOUT_VERSION = "1"
 """Raised whenever the same recipe must give other bytes: it makes cached images out of date."""
 
 
+_IDLE_KEYS = ("summary", "space")
+
+
 def list_images() -> list[Image]:
     """The current image of every name that has been built or imported, by name."""
     return [record.image for record in store.list_records()]
@@ -158,7 +161,8 @@ def _expected_inputs(name: str, stored: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _build_inputs(recipe: Recipe, suite: str, agent: Path) -> dict[str, str]:
-    text = json.dumps(asdict(recipe), sort_keys=True)
+    deciding = {key: value for key, value in asdict(recipe).items() if key not in _IDLE_KEYS}
+    text = json.dumps(deciding, sort_keys=True)
     return {
         "agent": digest_file(agent),
         "layout": _LAYOUT_VERSION,

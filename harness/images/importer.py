@@ -88,7 +88,9 @@ def fetch_layout(reference: str, scratch: Path) -> Path:
     done = run_command([*command, reference, target], timeout=_TIMEOUT, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["skopeo said nothing"]
-        raise InputError(f"{reference} cannot be fetched: {lines[-1]}")
+        # skopeo logs time="…" level=fatal msg="…".
+        reason = lines[-1].partition(' msg="')[2].removesuffix('"') or lines[-1]
+        raise InputError(f"{reference} cannot be fetched: {reason}")
     return out
 
 

@@ -26,6 +26,7 @@ from harness.images.workshop import (
     Progress,
     move_into_place,
     point_to,
+    require_space,
     start_work,
     write_bytes,
     write_text,
@@ -37,6 +38,7 @@ VERSION = 1
 META_PACKAGE = "linux-image-cloud-amd64"
 
 _RECORD = "kernel.json"
+_SPACE = 400 << 20
 _TIMEOUT = 900.0
 
 
@@ -72,6 +74,7 @@ def require_guest_kernel(progress: Progress) -> GuestKernel:
         found = find_guest_kernel()
         if found is not None:
             return found
+        require_space(scratch, _SPACE)
         progress("guest kernel: fetching Debian's cloud kernel")
         package = fetch_package(apt.find_sources(), scratch)
         progress(f"guest kernel: unpacking {package.name.partition('_')[0]}")
@@ -94,17 +97,17 @@ def fetch_package(sources: apt.Sources, scratch: Path) -> Path:
     downloads.mkdir()
 
     def run_apt(*argv: str) -> str:
-        return run_command(argv, timeout=_TIMEOUT, env=environment, cwd=downloads).stdout
+        done = run_command(argv, timeout=_TIMEOUT, check=False, env=environment, cwd=downloads)
+        if done.returncode != 0:
+            raise HostError(
+                f"the guest kernel cannot be fetched: {apt.find_reason(done.stderr)}",
+                hint="is the Debian mirror reachable?",
+            )
+        return done.stdout
 
-    try:
-        run_apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
-        name = parse_real_package(run_apt("apt-cache", "show", META_PACKAGE))
-        run_apt("apt-get", "-q", "download", name)
-    except HostError as error:
-        raise HostError(
-            f"the guest kernel cannot be fetched: {error.message}",
-            hint=error.hint or "is the Debian mirror reachable?",
-        ) from error
+    run_apt("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+    name = parse_real_package(run_apt("apt-cache", "show", META_PACKAGE))
+    run_apt("apt-get", "-q", "download", name)
     return next(downloads.glob("*.deb"))
 
 

@@ -41,12 +41,13 @@ class Recipe:
     crosses folders; ``drop`` spares folders. ``exclude`` and ``include`` are dpkg's path filters,
     which save unpacking. ``files`` are written last; ``{suite}`` in them is Debian's code name.
     ``applets`` adds a symbolic link for each command that busybox knows. ``hooks`` are folders of
-    hooks that come with mmdebstrap.
+    hooks that come with mmdebstrap. ``space`` is the room on disk that a build needs, in bytes.
     """
 
     name: str
     summary: str
     variant: str
+    space: int
     packages: tuple[str, ...] = ()
     keep: tuple[str, ...] = ("*",)
     drop: tuple[str, ...] = ()
@@ -121,6 +122,7 @@ _SLIM = Recipe(
     name="slim",
     summary="a minimal Debian with apt, without documentation",
     variant="minbase",
+    space=600 << 20,
     # Without this stand-in, the merge of /bin into /usr brings in all of perl.
     packages=("usr-is-merged",),
     hooks=("merged-usr",),
@@ -135,6 +137,7 @@ _TABLE = (
         name="tiny",
         summary="static busybox and the few files of /etc that programs look for",
         variant="extract",
+        space=200 << 20,
         packages=("busybox-static",),
         keep=("bin/busybox", "usr/bin/busybox", "usr/share/doc/busybox-static/copyright"),
         files=_TINY_FILES,
@@ -145,6 +148,7 @@ _TABLE = (
         _SLIM,
         name="python",
         summary="slim plus python3 and its standard library",
+        space=900 << 20,
         packages=(*_SLIM.packages, "python3"),
     ),
 )

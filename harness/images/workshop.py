@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import HostError
 from harness.images.rooted import run_rooted
+from harness.units import format_bytes
 
 Progress = Callable[[str], None]
 
@@ -39,6 +41,20 @@ def start_work(parent: Path, progress: Progress) -> Iterator[Path]:
             f"{parent.name} cannot be built in {parent}: {error.strerror or error}",
             hint="HARNESS_CACHE names another folder for the cache",
         ) from error
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise HostError if ``folder`` has less than ``needed`` bytes free.
+
+    Asked before a build, because apt waits for ever when the disk gets full under it.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise HostError(
+            f"{folder.parent} has {format_bytes(free)} free, and building needs "
+            f"{format_bytes(needed)}",
+            hint="free some space, or name another folder with HARNESS_CACHE",
+        )
 
 
 def move_into_place(built: Path, final: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from harness.images.apt import (
     DEFAULT_SUITE,
     Archive,
+    find_reason,
     find_sources,
     format_sources,
     parse_deb822,
@@ -108,6 +109,20 @@ def test_other_hosts_use_the_public_mirror(tmp_path: Path, distribution: str, li
     assert {uri.split("/")[2] for archive in sources.archives for uri in archive.uris} == {
         "deb.debian.org"
     }
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("Err:1 http://x InRelease\nE: Failed to fetch http://x  No route\nE: Some", "No route"),
+        ("I: running\nE: Unable to locate package x\nE: mmdebstrap failed to run", "locate"),
+        ("dpkg: error: out of space\nE: Sub-process dpkg returned an error", "out of space"),
+        ("unshare: failed to execute\n", "unshare: failed"),
+        ("", "nothing"),
+    ],
+)
+def test_the_line_that_says_most_is_chosen(output: str, reason: str) -> None:
+    assert reason in find_reason(output)
 
 
 def _write_host(root: Path, distribution: str, line: str) -> None:

@@ -116,7 +116,7 @@ def test_a_tar_cut_short_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_recipe_keeps_and_drops_by_pattern_but_spares_folders() -> None:
-    recipe = Recipe("x", "", "extract", keep=("etc*", "var*"), drop=("var/log/*",))
+    recipe = Recipe("x", "", "extract", 0, keep=("etc*", "var*"), drop=("var/log/*",))
     tree = {
         "etc/fstab": build_file("etc/fstab", b""),
         "usr/bin/x": build_file("usr/bin/x", b""),

@@ -9,7 +9,7 @@ from harness.images import catalog, store
 from harness.images.model import Image, Packing
 from harness.images.pack import build_mke2fs, size_ext4
 from harness.images.rooted import build_rooted, count_ids
-from harness.images.workshop import start_work
+from harness.images.workshop import require_space, start_work
 
 INPUTS = {"agent": "1"}
 
@@ -112,6 +112,12 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
         start_work(store.images_dir() / "mine", say_nothing),
     ):
         pass
+
+
+def test_a_disk_without_room_is_refused_before_the_build(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="free, and building needs"):
+        require_space(tmp_path, 1 << 60)
+    require_space(tmp_path, 1)
 
 
 def test_only_a_user_who_is_not_root_needs_a_user_namespace() -> None:
