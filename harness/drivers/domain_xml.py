@@ -20,6 +20,7 @@ class Machine:
     bus: str
 
 
+PC = Machine("pc", "pci")
 DIRECT = Machine("q35", "pci")
 MICROVM = Machine("microvm", "mmio")
 
@@ -52,8 +53,8 @@ class Boot:
 class Domain:
     """One virtual machine to describe. Paths of sockets are where somebody listens already.
 
-    ``disk`` is a qcow2 overlay on the raw ``base``; without a base it is raw itself. ``memory`` is
-    in bytes. ``bridge`` gives it a network interface.
+    ``disk`` is a qcow2 overlay on the raw ``base``; without a base it is raw itself, and with
+    ``ide`` not a virtio disk. ``memory`` is in bytes. ``bridge`` gives it a network interface.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Domain:
     boot: Boot | None = None
     disk: Path | None = None
     base: Path | None = None
+    ide: bool = False
     channel: Path | None = None
     bridge: str | None = None
     emulator: str | None = None
@@ -153,7 +155,7 @@ def _add_devices(devices: ElementTree.Element, domain: Domain) -> None:
         controller = _add(devices, "controller", {"type": "virtio-serial", "index": "0"})
         controller.append(next(where))
     if domain.disk:
-        devices.append(_build_disk(domain, next(where)))
+        devices.append(_build_disk(domain, None if domain.ide else next(where)))
     if domain.bridge:
         interface = _add(devices, "interface", {"type": "bridge"})
         _add(interface, "source", {"bridge": domain.bridge})
@@ -169,7 +171,7 @@ def _add_devices(devices: ElementTree.Element, domain: Domain) -> None:
     _add(devices, "memballoon", {"model": "none"})
 
 
-def _build_disk(domain: Domain, address: ElementTree.Element) -> ElementTree.Element:
+def _build_disk(domain: Domain, address: ElementTree.Element | None) -> ElementTree.Element:
     disk = _element("disk", {"type": "file", "device": "disk"})
     _add(disk, "driver", {"name": "qemu", "type": "qcow2" if domain.base else "raw"})
     _add(disk, "source", {"file": str(domain.disk)})
@@ -178,8 +180,11 @@ def _build_disk(domain: Domain, address: ElementTree.Element) -> ElementTree.Ele
         _add(backing, "format", {"type": "raw"})
         _add(backing, "source", {"file": str(domain.base)})
         _add(backing, "backingStore")
-    _add(disk, "target", {"dev": "vda", "bus": "virtio"})
-    disk.append(address)
+    if address is None:
+        _add(disk, "target", {"dev": "hda", "bus": "ide"})
+    else:
+        _add(disk, "target", {"dev": "vda", "bus": "virtio"})
+        disk.append(address)
     return disk
 
 

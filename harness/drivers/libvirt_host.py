@@ -206,7 +206,7 @@ def _open_embedded(root: Path) -> Any:
 
     def work() -> None:
         try:
-            _add_compiled_in_users(root)
+            _enter_view(root)
             found.append(_open(f"{EMBEDDED}?root={_shorten(root)}"))
         except (HostError, OSError) as error:
             found.append(error)
@@ -221,16 +221,18 @@ def _open_embedded(root: Path) -> Any:
     return found[0]
 
 
-def _add_compiled_in_users(root: Path) -> None:
-    """Let this thread alone see the users that libvirt looks up before it reads its configuration.
+def _enter_view(root: Path) -> None:
+    """Give this thread alone a view of the host that the driver's set-up can work with.
 
-    Run as root it fails without them. They are on no host that has only the driver; so the thread
-    gets a mount namespace of its own with an /etc/passwd that has them, as other names of root.
+    Run as root, libvirt makes folders in /run that it never removes, and looks up the users that
+    its distribution compiled in before it reads that its configuration names others. A host with
+    only the driver has no such users, so here they are further names of root.
     """
     if os.geteuid() != 0:
         return
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     for name, rest in (("passwd", "x:0:0::/:/bin/false"), ("group", "x:0:")):
         known = Path("/etc", name).read_text()
         present = {line.partition(":")[0] for line in known.splitlines()}
