@@ -44,7 +44,7 @@ class Channel:
     finished: bool = False
 
     def wait_for(self, milestone: str, deadline: int) -> None:
-        """Wait until ``milestone`` is known; raises TrialError at the deadline or if it cannot be."""
+        """Wait until ``milestone`` is known; TrialError at the deadline or if it cannot be."""
         while milestone not in self.milestones:
             event = self._next(deadline)
             if event is None:

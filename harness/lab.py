@@ -88,7 +88,7 @@ def _hold_record(record: Record) -> Iterator[None]:
 
 
 def clean_dead_runs() -> list[str]:
-    """Remove what dead runs left; returns a line for each thing that was removed or could not be."""
+    """Remove what dead runs left; a line for each thing that was removed or could not be."""
     said: list[str] = []
     for path in sorted(register_dir().glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError), path.open() as file:
@@ -356,7 +356,7 @@ def _set_up_network() -> None:
 
 
 def require_subordinate_ids() -> None:
-    """Raise HostError unless this user may map a range of ids (an image has more than one owner)."""
+    """Raise HostError unless this user may map a range of ids: an image has many owners."""
     if shutil.which("newuidmap") is None:
         raise HostError("newuidmap is not installed", hint="install the package uidmap")
     for name in ("subuid", "subgid"):
@@ -364,7 +364,8 @@ def require_subordinate_ids() -> None:
             user = _user_name()
             raise HostError(
                 f"{user} has no subordinate ids in /etc/{name}",
-                hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+                hint="as root: usermod --add-subuids 100000-165535 "
+                f"--add-subgids 100000-165535 {user}",
             )
 
 

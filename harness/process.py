@@ -74,10 +74,8 @@ def run_command(
 
 def kill_group(group: int) -> None:
     """Kill every process of a process group; it may be gone already."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _describe_failure(program: str, code: int, output: str) -> str:

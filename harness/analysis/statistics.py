@@ -101,11 +101,11 @@ def trimmed_p_values(values: Floats, groups: Integers, count: int) -> Floats:
         members = np.flatnonzero(size == each)
         rows = ordered[start[members, None] + np.arange(each)]
         cut = int(TRIM * each)
-        freedom = each - 2 * cut - 1
+        kept = each - 2 * cut
         mean = rows[:, cut : each - cut].mean(axis=1)
         rows = np.clip(rows, rows[:, [cut]], rows[:, [each - cut - 1]])
-        error = rows.std(axis=1, ddof=1) / ((1 - 2 * cut / each) * np.sqrt(each))
-        found[members] = 2 * special.stdtr(freedom, -_divide(np.abs(mean), error))
+        error = rows.std(axis=1, ddof=1) * np.sqrt((each - 1) / (kept * (kept - 1)))
+        found[members] = 2 * special.stdtr(kept - 1, -_divide(np.abs(mean), error))
     return found
 
 

@@ -235,7 +235,7 @@ def build_packings(results: Results, workload: str, metrics: Sequence[str]) -> T
             rows.append(Row(head, cells, platform))
     if not rows:
         return None
-    heads = tuple(METRICS[metric].name.partition(".")[2].replace("_", " ") for metric in metrics)
+    heads = tuple(METRICS[metric].name.replace(".", ", ").replace("_", " ") for metric in metrics)
     caption = f"{quote(results.images[workload])} by packing"
     return Table(caption, ("platform", "packing", *heads), tuple(rows))
 

@@ -5,9 +5,8 @@ New mount, pid, uts, ipc, net and cgroup namespaces, the image under overlayfs, 
 of capabilities and no_new_privs. What is done in which order stands in agent/container.h.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from harness import cgroup

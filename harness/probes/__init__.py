@@ -1,1 +1,1 @@
-"""What is read from a host and an instance around a trial; a probe never knows a concrete driver."""
+"""What is read from a host and an instance around a trial; a probe knows no concrete driver."""

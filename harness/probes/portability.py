@@ -1,4 +1,4 @@
-"""What it takes to move an image: bytes that a real HTTP server sent for every file of a packing."""
+"""What it takes to move an image: bytes that an HTTP server sent for every file of a packing."""
 
 import threading
 import urllib.request

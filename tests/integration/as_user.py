@@ -34,7 +34,9 @@ def build_files(home: Path) -> dict[str, str]:
 
 def open_path(path: Path, spare: Path) -> None:
     """Make ``path`` reachable for others: a folder above it that is closed is covered."""
-    closed = next((up for up in reversed(path.parents) if not up.stat().st_mode & stat.S_IXOTH), None)
+    closed = next(
+        (up for up in reversed(path.parents) if not up.stat().st_mode & stat.S_IXOTH), None
+    )
     if closed is None:
         return
     spare.mkdir()

@@ -11,7 +11,7 @@ from harness import lab
 
 
 def run_in_lab(function: Callable[[str], Any], folder: Path, *, network: bool = True) -> Any:
-    """The JSON result of ``function(run_id)``, run as the lab's worker; fails with its traceback."""
+    """The JSON result of ``function(run_id)`` as the lab's worker; fails with its traceback."""
     answer = folder / f"answer-{uuid.uuid4().hex}.json"
     run_id = f"test{uuid.uuid4().hex[:10]}"
 
