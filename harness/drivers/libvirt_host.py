@@ -120,9 +120,10 @@ class Hypervisor:
             flags = 0 if self.root else libvirt.VIR_DOMAIN_START_AUTODESTROY
             domain.handle = self.connection.createXML(xml, flags)
         except libvirt.libvirtError as error:
+            message = _format(error)
             raise TrialError(
-                f"libvirt could not start the virtual machine: {_format(error)}",
-                hint="the trial's qemu.log has QEMU's own words",
+                f"libvirt could not start the virtual machine: {message}",
+                hint=_find_hint(message),
             ) from error
 
     def find_process(self, domain: Domain) -> None:
@@ -275,6 +276,13 @@ def _format(error: Exception) -> str:
     """libvirt's message as one line; the last is the cause, above it may be QEMU's command."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _find_hint(message: str) -> str:
+    """The remedy for a start that failed."""
+    if "/dev/net/tun" in message:
+        return "as root: modprobe tun; chmod 0666 /dev/net/tun"
+    return "the trial's qemu.log has QEMU's own words"
 
 
 def _import_libvirt() -> Any:

@@ -88,7 +88,7 @@ class VmInstance:
         try:
             self.channel.wait_for("ready", deadline)
         except TrialError as error:
-            hint = error.hint or self._find_last_words()
+            hint = error.hint or find_remedy(error.message) or self._find_last_words()
             raise TrialError(error.message, hint=hint) from error
 
     def ask(self, question: str) -> str:
@@ -283,6 +283,13 @@ class VmMicrovmDriver(VmDriver):
 
     name = "vm-microvm"
     machine = MICROVM
+
+
+def find_remedy(message: str) -> str | None:
+    """What mends a guest that did not come up, where that is known."""
+    if "panicked" in message and "memory" in message:
+        return 'give the guest more memory, such as `memory = "128MiB"`'
+    return None
 
 
 def build_overlay(image: Image, overlay: Path) -> list[str]:

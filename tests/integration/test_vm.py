@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from harness import cgroup, lab, linux
-from harness.drivers import load_driver
+from harness.drivers import accelerator, load_driver
 from harness.drivers.accelerator import (
     KVM_DEVICE,
     KVM_WITHOUT_CAPABILITIES_MSR,
@@ -129,8 +129,9 @@ def test_a_start_has_every_milestone_and_leaves_nothing(
 
     found = run_in_lab(start, tmp_path)
     milestones, total, available, trips, pids, accelerator, growth, seconds, left = found
-    assert tuple(milestones) == STARTUP_MILESTONES
-    assert build_phases(milestones)["residual"] == 0
+    assert set(milestones) == set(STARTUP_MILESTONES)
+    assert milestones["created"] < milestones["init"] < milestones["exec"] < milestones["ready"]
+    assert set(build_phases(milestones)) >= {"created", "exec", "ready"}
     assert 0 < available < total < MEMORY
     assert len(trips) == 5 and 0 < max(trips) < 1
     assert len(pids) == 1
@@ -235,10 +236,10 @@ def test_two_machines_run_beside_each_other(parts: Parts, tmp_path: Path) -> Non
     def start(run_id: str) -> Any:
         with contextlib.ExitStack() as stack:
             names = []
+            driver = parts.driver("vm-microvm", run_id)
             for name in ("one", "two"):
-                driver = parts.driver("vm-microvm", run_id)
-                spec = parts.spec(run_id, name, command=("sleep", "60"), ready="exit")
-                instance = stack.enter_context(driver.start_instance(replace(spec, ready="exit")))
+                spec = parts.spec(run_id, name, command=("sleep", "60"))
+                instance = stack.enter_context(driver.start_instance(spec))
                 instance.channel.wait_for("exec", read_clock() + 30 * SECOND)
                 names.append(instance.domain.name)
             root = scratch_root() / run_id / "libvirt"
@@ -325,6 +326,16 @@ def test_a_guest_that_panics(parts: Parts, tmp_path: Path, platform: str) -> Non
     assert message.startswith("the guest's kernel panicked: ")
     assert "Kernel panic - not syncing: sysrq triggered crash" in message
     assert seconds < 30
+    assert left == []
+
+
+def test_a_guest_with_too_little_memory(parts: Parts, tmp_path: Path) -> None:
+    def start(run_id: str) -> Any:
+        return fail_to_start(parts, run_id, "vm-microvm", memory=64 << 20)
+
+    message, hint, _, left = run_in_lab(start, tmp_path)
+    assert "Kernel panic - not syncing: System is deadlocked on memory" in message
+    assert hint == 'give the guest more memory, such as `memory = "128MiB"`'
     assert left == []
 
 
@@ -428,7 +439,7 @@ def test_another_connection_is_used_where_it_is_named(parts: Parts, tmp_path: Pa
 
     name, milestones = run_in_lab(start, tmp_path)
     assert name == "qemu:///system"
-    assert milestones == list(STARTUP_MILESTONES)
+    assert set(milestones) == set(STARTUP_MILESTONES)
 
 
 def test_a_connection_that_does_not_exist_is_told_in_one_line(parts: Parts, tmp_path: Path) -> None:
@@ -503,6 +514,7 @@ def test_the_accelerator_is_proved_by_a_boot_and_remembered(
     guest_kernel: GuestKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr(accelerator, "KVM_BOUND_S", 3.0)
     first = prove_accelerator(guest_kernel)
     assert first.proved
     assert "booted in" in first.reason
