@@ -10,7 +10,6 @@ import functools
 import importlib.util
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ from harness.drivers.tsc import measure_tsc_khz
 from harness.errors import HostError, TrialError
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
+from harness.paths import scratch_root
 from harness.process import run_command
 from harness.starter import Starter, build_agent_spec, read_clock, start_starter
 
@@ -253,10 +253,9 @@ class VmDriver:
         hypervisor.learn(shutil.which(EMULATOR) or EMULATOR, self.machine.type, accelerator.name)
         return hypervisor
 
-    @functools.cached_property
+    @property
     def _root(self) -> Path:
-        scratch = self.toolbox.scratch
-        return scratch / _ROOT_NAME if scratch else Path(tempfile.mkdtemp(prefix="harness-"))
+        return (self.toolbox.scratch or scratch_root()) / _ROOT_NAME
 
     def _kernel_files(self) -> list[Path]:
         kernel = self._require_kernel()
