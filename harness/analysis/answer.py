@@ -59,7 +59,8 @@ def build_answer(results: Results) -> list[Statement]:
         for topic in _TOPICS
         if (sentences := _say_topic(results, topic, workload))
     ]
-    return statements + _say_limits(results)
+    emulation = _say_emulation(results)
+    return [*([emulation] if emulation else []), *statements, *_say_limits(results)]
 
 
 def build_headline(results: Results) -> str:
@@ -219,7 +220,7 @@ def _name_as(results: Results, platform: str) -> str:
 
 def _say_limits(results: Results) -> list[Statement]:
     found = [
-        _say_emulation(results), _say_floor(results), _say_missing(results),
+        _say_floor(results), _say_missing(results),
         _say_few_blocks(results), _say_failures(results),
     ]  # fmt: skip
     return [statement for statement in found if statement]

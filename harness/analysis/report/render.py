@@ -20,6 +20,7 @@ from harness.store.names import write_atomically
 Printer = Callable[[Path, Path], None]
 """Prints a page (first path) as a PDF file (second); the command line brings one along."""
 
+_UNIT = re.compile(r"(?<=\d) (?=(?:[mµ]?s|[KMG]?i?B|×|%)(?!\w))")
 _CODE = re.compile(r"`([^`]*)`")
 _INKS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
 
@@ -124,8 +125,9 @@ def _load_templates() -> Environment:
 
 
 def mark_up(text: str) -> Markup:
-    """HTML of a sentence: everything escaped, then code spans between backticks."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+    """HTML of a sentence: escaped, with code spans; a number keeps its unit beside it."""
+    kept = _UNIT.sub("\N{NO-BREAK SPACE}", str(escape(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", kept))
 
 
 def escape_markdown(text: str) -> str:
@@ -138,7 +140,7 @@ def escape_markdown(text: str) -> str:
 
 def _escape_plain(text: str) -> str:
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
-    return re.sub(r"([\\*_\[\]#])", r"\\\1", plain)
+    return re.sub(r"([\\*_\[\]#`])", r"\\\1", plain)
 
 
 def escape_cell(text: str) -> str:

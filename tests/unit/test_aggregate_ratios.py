@@ -1,0 +1,125 @@
+"""Ratios paired within blocks, the noise floor and the verdicts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.analysis.aggregate import load_samples
+from harness.analysis.ratios import compare_arms, compare_platforms, find_floors, find_verdict
+from harness.analysis.results import find_reference
+from tests.unit.synthetic import KINDS, STARTS, Synthetic, write_run
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "floor", "verdict"),
+    [
+        (0.50, 0.60, 0.001, 0.02, "faster"),
+        (300.0, 310.0, 0.001, 0.02, "slower"),
+        (0.98, 1.03, 0.600, 0.02, "equivalent"),
+        (0.96, 0.99, 0.001, 0.02, "equivalent"),
+        (0.90, 1.20, 0.600, 0.02, "inconclusive"),
+        (0.93, 0.97, 0.001, 0.02, "inconclusive"),
+        (1.10, 1.20, 0.200, 0.02, "inconclusive"),
+        (1.10, 1.20, 0.001, 0.15, "inconclusive"),
+        (0.98, 1.03, 0.600, 0.15, "inconclusive"),
+        (1.10, 1.20, 0.001, NAN, "slower"),
+        (1.10, 1.20, NAN, NAN, "inconclusive"),
+        (1.00, 1.00, 1.000, 0.00, "equivalent"),
+    ],
+)
+def test_verdicts(low: float, high: float, p: float, floor: float, verdict: str) -> None:
+    assert find_verdict("startup.ready", low, high, p, floor) == verdict
+
+
+def test_sizes_have_words_of_their_own() -> None:
+    assert find_verdict("memory.pss", 2.0, 2.1, 0.001, 0.0) == "larger"
+    assert find_verdict("memory.pss", 0.5, 0.6, 0.001, 0.0) == "smaller"
+
+
+def test_the_threshold_is_the_readers() -> None:
+    assert find_verdict("startup.ready", 0.88, 0.92, 0.001, 0.0, threshold=0.2) == "equivalent"
+
+
+def test_ratios_are_those_of_the_starts(tmp_path: Path) -> None:
+    samples = load_samples(write_run(tmp_path / "r"))
+    found = compare_platforms(samples, "namespace", 1)
+    ready = found[(found["metric"] == "startup.ready") & (found["workload"] == "noop")]
+    expected = sum(STARTS["vm-direct"].values()) / sum(STARTS["namespace"].values())
+    row = ready[ready["platform"] == "vm-direct"].iloc[0]
+    assert row["ratio"] == pytest.approx(expected, rel=0.05)
+    assert row["verdict"] == "slower"
+    assert row["n"] == 10
+    assert set(found["platform"]) == {"process", "vm-direct", "vm-microvm"}
+
+
+def test_swapping_the_two_gives_the_reciprocal(tmp_path: Path) -> None:
+    samples = load_samples(write_run(tmp_path / "r", replace(Synthetic(), blocks=9)))
+    keys = ["workload", "metric"]
+    one = compare_platforms(samples, "namespace", 1)
+    other = compare_platforms(samples, "process", 1)
+    one = one[one["platform"] == "process"].set_index(keys)
+    other = other[other["platform"] == "namespace"].set_index(keys).loc[one.index]
+    assert one["ratio"].to_numpy() == pytest.approx(1 / other["ratio"].to_numpy())
+
+
+def test_pairs_are_of_the_same_block(tmp_path: Path) -> None:
+    """A host that slows down by ten over the run leaves paired ratios as they are."""
+    samples = load_samples(write_run(tmp_path / "r", replace(Synthetic(), spread=0.001)))
+    slow = samples.copy()
+    slow["value"] *= 1.3 ** slow["block"]
+    before = compare_platforms(samples, "namespace", 1)
+    after = compare_platforms(slow, "namespace", 1)
+    assert after["low"].to_numpy() == pytest.approx(before["low"].to_numpy())
+
+
+def test_a_block_without_its_partner_makes_no_pair(tmp_path: Path) -> None:
+    plan = replace(Synthetic(("namespace", "vm-direct"), (), ("noop",)), failed_trials=(4, 7))
+    found = compare_platforms(load_samples(write_run(tmp_path / "r", plan)), "namespace", 1)
+    assert set(found["n"]) == {8}
+
+
+def test_values_of_zero_have_no_ratio(tmp_path: Path) -> None:
+    found = compare_platforms(load_samples(write_run(tmp_path / "r")), "namespace", 1)
+    assert "disk.instance_growth" not in set(found["metric"])
+    assert np.isfinite(found[["ratio", "low", "high"]].to_numpy()).all()
+
+
+def test_the_noise_floor_is_how_far_the_second_arm_may_differ(tmp_path: Path) -> None:
+    samples = load_samples(write_run(tmp_path / "r"))
+    arms = compare_arms(samples, 1)
+    assert set(arms["platform"]) == {"namespace#2"}
+    row = arms[(arms["metric"] == "startup.ready") & (arms["workload"] == "noop")].iloc[0]
+    floor = find_floors(samples, 1)["noop", "warm", "startup.ready"]
+    assert floor == pytest.approx(max(1 / row["low"], row["high"]) - 1)
+
+
+def test_without_a_second_arm_the_floor_is_unknown(tmp_path: Path) -> None:
+    samples = load_samples(write_run(tmp_path / "r", replace(Synthetic(), aa=())))
+    assert compare_platforms(samples, "namespace", 1)["floor"].isna().all()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_too_few_blocks_give_no_verdict(tmp_path: Path, blocks: int) -> None:
+    samples = load_samples(write_run(tmp_path / "r", replace(Synthetic(), blocks=blocks)))
+    found = compare_platforms(samples, "namespace", 1)
+    assert set(found["verdict"]) == {"inconclusive"}
+    assert found["withheld"].str.startswith("only ").all()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "reference"),
+    [
+        (["process", "crun", "namespace"], "namespace"),
+        (["process", "vm-direct", "crun"], "crun"),
+        (["process", "vm-direct"], "process"),
+        (["vm-direct"], "vm-direct"),
+        (["crun#2"], None),
+        ([], None),
+    ],
+)
+def test_what_the_others_are_compared_with(platforms: list[str], reference: str | None) -> None:
+    assert find_reference(platforms, KINDS) == reference

@@ -1,0 +1,312 @@
+"""The report: what it says first, what it says of gaps, and that it is the same every time."""
+
+import itertools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.report import format_summary, render_report
+from harness.analysis.report.render import escape_cell, escape_markdown, mark_up
+from harness.errors import InputError
+from harness.model import Kind
+from harness.store import Store, read_manifest, write_manifest, write_samples
+from tests.unit.synthetic import KINDS, STARTS, Synthetic, write_run
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = Synthetic(("process", "namespace", "vm-direct"), ("namespace",), ("noop",), blocks=6)
+VOID = {"meta", "br", "link", "img", "path", "use", "rect", "circle", "line"}
+
+
+class Reader(HTMLParser):
+    """Collects what a page holds, and checks that its tags nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, Mapping[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read_page(folder: Path) -> Reader:
+    reader = Reader()
+    reader.feed((folder / "report.html").read_text())
+    assert reader.open == []
+    return reader
+
+
+def render(folder: Path, plan: Synthetic) -> tuple[str, str]:
+    """Words of the page, and the Markdown."""
+    render_report(write_run(folder, plan))
+    words = " ".join("".join(read_page(folder).text).split())
+    return words, (folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered result folder, for tests that only look at it."""
+    folder = write_run(tmp_path_factory.mktemp("small") / "r", SMALL)
+    render_report(folder)
+    return folder
+
+
+def test_the_answer_comes_first_with_numbers_and_intervals(small: Path) -> None:
+    markdown = (small / "report.md").read_text()
+    words = " ".join("".join(read_page(small).text).split())
+    answer = (
+        r"As a `namespace` container, `noop` is ready \d+ × \(\d+–\d+\) sooner than as "
+        r"`vm-direct`, emulated \(TCG\): [\d.]+ ms \([\d.]+–[\d.]+\) against "
+        r"[\d.]+ s \([\d.]+–[\d.]+\)\."
+    )
+    first = markdown.partition("## The answer\n\n")[2].partition("\n")[0]
+    assert re.fullmatch(rf"\*\*{answer}\*\*", first)
+    assert re.search(answer.replace("`", ""), words)
+
+
+def test_the_markdown_is_as_agreed(tmp_path: Path) -> None:
+    """Set UPDATE_GOLDEN=1 to write it anew, then read the difference."""
+    _, markdown = render(tmp_path / "r", replace(SMALL, failed_trials=(13,)))
+    golden = GOLDEN / "report.md"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(markdown)
+    assert markdown == golden.read_text()
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        render_report(write_run(tmp_path / name, SMALL))
+    render_report(tmp_path / "two")
+    files = sorted(path.relative_to(tmp_path / "one") for path in tmp_path.glob("one/**/*.*"))
+    assert len(files) > 12
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), (
+            file
+        )
+
+
+def test_the_page_is_one_file_that_works_offline(small: Path) -> None:
+    page = read_page(small)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object"}
+    targets = [value for _, attrs in page.tags for name, value in attrs.items()
+               if name in ("href", "src", "xlink:href")]  # fmt: skip
+    assert [each for each in targets if not (each or "").startswith("#")] == []
+    assert "@import" not in (small / "report.html").read_text()
+
+
+def test_ids_are_unique_and_links_lead_somewhere(small: Path) -> None:
+    page = read_page(small)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    assert {f"#{each}" for each in ids} >= links
+    used = re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', (small / "report.html").read_text())
+    assert set(used) <= set(ids)
+
+
+def test_figures_and_tables_speak_to_those_who_cannot_see_them(small: Path) -> None:
+    page = read_page(small)
+    figures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(figures) >= 6
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in figures)
+    assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
+    names = [tag for tag, _ in page.tags]
+    assert names.count("caption") == names.count("table")
+    assert names.count("h1") == 1
+    levels = [int(tag[1]) for tag in names if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_emulation_is_said_in_every_table_and_caption(small: Path) -> None:
+    markdown = (small / "report.md").read_text()
+    for line in markdown.splitlines():
+        if "`vm-direct`" in line and line.startswith("|"):
+            assert "emulated (TCG)" in line
+    captions = [line for line in markdown.splitlines() if line.startswith("*")
+                and not line.startswith("**")]  # fmt: skip
+    assert captions
+    assert [line for line in captions if "emulated (TCG)" not in line] == []
+    for path in (small / "plots").glob("*.svg"):
+        if not path.name.startswith("portability"):
+            assert "emulated (TCG)" in path.read_text(), path
+
+
+def test_hardware_virtualisation_is_no_emulation(tmp_path: Path) -> None:
+    words, _ = render(tmp_path / "r", replace(SMALL, accelerator="kvm"))
+    assert "vm-direct, KVM" in words
+    assert "emulated" not in words.partition("How it was measured")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"platforms": ("namespace",), "aa": ()}, "there is nothing to compare"),
+        ({"platforms": ("vm-direct",), "aa": ()}, "there is nothing to compare"),
+        ({"platforms": ("process", "namespace")}, "No virtual machine was measured"),
+        ({"platforms": ("process", "vm-direct"), "aa": ()}, "No container was measured"),
+        ({"aa": ()}, "noise floor of this run is unknown"),
+        ({"blocks": 1}, "only 1 block, 3 are needed"),
+        ({"blocks": 4}, "the widest reaches 87.5 %. Six blocks are needed"),
+        ({"leave_out": ("memory.pss", "memory.cgroup", "memory.guest_used", "memory.overhead")},
+         "No trial has a figure of memory.pss: there is no plot"),
+        ({"leave_out": ("startup.ready",)}, "No trial has a figure of startup.ready"),
+        ({"failing": [("vm-direct", "noop")]}, "noop on vm-direct was not ready within 60 s"),
+        ({"failing": [("namespace", "noop"), ("namespace#2", "noop")]}, "14 of 28 trials failed"),
+        ({"platforms": ("namespace",), "failing": [("namespace", "noop"), ("namespace#2", "noop")]},
+         "Every one of the 14 trials failed"),
+        ({"blocks": 0}, "only warm-up"),
+        ({"cache": "cold"}, "evicted from the page cache (cold)"),
+    ],
+)  # fmt: skip
+def test_a_gap_is_said_and_the_page_stays_whole(
+    tmp_path: Path, changes: Mapping[str, object], expected: str
+) -> None:
+    words, markdown = render(tmp_path / "r", replace(SMALL, **changes))  # type: ignore[arg-type]
+    assert expected in words
+    assert expected in markdown.replace("`", "")
+    assert "nan" not in re.findall(r"\b\w+\b", markdown)
+    assert format_summary(tmp_path / "r")
+
+
+def test_a_journal_without_trials_still_makes_a_page(tmp_path: Path) -> None:
+    Store.create(tmp_path / "r", {"run_id": "r1"}).close()
+    render_report(tmp_path / "r")
+    assert "No trial was finished" in "".join(read_page(tmp_path / "r").text)
+
+
+def test_a_bare_manifest_is_enough(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, {"run_id": "r1"})
+    write_samples(folder)
+    render_report(folder)
+    assert "sooner than" in "".join(read_page(folder).text)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["plan", "host", "tools", "images", "guest_kernel", "accelerator", "noise", "left_out",
+     "command", "created_at", "harness_version"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [None, "text", 7, [None], {"a": None}])
+def test_no_shape_of_the_manifest_breaks_the_page(
+    tmp_path: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.analysis.report.render.draw_figures", lambda _: NO_FIGURES)
+    folder = write_run(tmp_path / "r", replace(SMALL, blocks=1))
+    write_manifest(folder, {**read_manifest(folder), key: value})
+    render_report(folder)
+    read_page(folder)
+
+
+NO_FIGURES: dict[str, list[object]] = {
+    name: [] for name in ("startup", "memory", "disk", "portability", "run")
+}
+
+NASTY = "<script>alert(1)</script>|`x`*_[a](b)$y$\n&amp;"
+
+
+def test_names_with_markup_are_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STARTS, NASTY, STARTS["namespace"])
+    kinds: dict[str, Kind] = {NASTY: "container"}
+    plan = replace(
+        SMALL, platforms=(NASTY, "vm-direct"), aa=(NASTY,), workloads=(NASTY,), kinds=kinds,
+        failed_trials=(9,),
+    )  # fmt: skip
+    words, markdown = render(tmp_path / "r", plan)
+    page = read_page(tmp_path / "r")
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "<script>alert(1)</script>" in words
+    outside = re.sub(r"`[^`\n]*`", "", markdown)
+    assert "<script>" not in outside
+    rows = [line for line in markdown.splitlines() if line.startswith("| `<script>")]
+    assert rows
+    for line in rows:
+        assert re.search(r"(?<!\\)\|", line.strip("| ")) is not None
+    assert all(re.fullmatch(r"[\w.-]+", path.name) for path in (tmp_path / "r/plots").iterdir())
+
+
+def test_a_second_arm_is_named_in_words(small: Path) -> None:
+    words = "".join(read_page(small).text)
+    assert "namespace, second arm" in words
+    assert "namespace#2" not in words
+
+
+def test_the_command_to_repeat_has_the_seed_that_was_drawn(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    command = ["/usr/lib/python3/site-packages/harness/__main__.py", "run", "--blocks", "6"]
+    write_manifest(folder, {**read_manifest(folder), "command": command})
+    render_report(folder)
+    page = "".join(read_page(folder).text)
+    assert "python -m harness run --blocks 6 --seed 1" in page
+
+
+def test_disturbed_trials_withhold_the_headline(tmp_path: Path) -> None:
+    plan = replace(SMALL, marks=dict.fromkeys(range(4, 20), ("steal",)))
+    words, markdown = render(tmp_path / "r", plan)
+    assert "withheld: 4 of 6 trials were disturbed (steal 4)" in words
+    assert "sooner than" not in markdown
+
+
+def test_one_file_can_be_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    assert render_report(folder, ("md",), tmp_path / "mine.md") == [tmp_path / "mine.md"]
+    assert not (folder / "report.html").exists()
+
+
+def test_a_pdf_is_printed_from_the_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    seen = []
+
+    def print_page(page: Path, out: Path) -> None:
+        seen.append(page.read_text())
+        out.write_bytes(b"%PDF")
+
+    assert render_report(folder, ("pdf",), print_page=print_page) == [folder / "report.pdf"]
+    assert seen[0].startswith("<!doctype html>")
+    assert not list(folder.glob(".*"))
+    with pytest.raises(InputError, match="nothing here can print a PDF"):
+        render_report(folder, ("pdf",))
+
+
+def test_the_summary_for_a_terminal_has_no_markup(tmp_path: Path) -> None:
+    text = format_summary(write_run(tmp_path / "r", SMALL))
+    assert "`" not in text
+    assert "As a namespace container, noop is ready" in text.splitlines()[0]
+    assert re.search(r"^vm-direct, emulated \(TCG\) +[\d.]+ s ", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "html", "markdown", "cell"),
+    [
+        ("a `b|c` d", "a <code>b|c</code> d", "a `b|c` d", "a `b\\|c` d"),
+        ("<b> & c", "&lt;b&gt; &amp; c", "&lt;b> &amp; c", "&lt;b> &amp; c"),
+        ("`<b>`", "<code>&lt;b&gt;</code>", "`<b>`", "`<b>`"),
+        ("a_b*c", "a_b*c", "a\\_b\\*c", "a\\_b\\*c"),
+        ("one ` tick", "one ` tick", "one \\` tick", "one \\` tick"),
+    ],
+)
+def test_escaping(text: str, html: str, markdown: str, cell: str) -> None:
+    assert mark_up(text) == html
+    assert escape_markdown(text) == markdown
+    assert escape_cell(text) == cell
+
+
+def test_every_platform_has_a_kind_in_the_invented_runs() -> None:
+    assert set(STARTS) == set(KINDS)
