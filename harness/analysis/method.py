@@ -64,7 +64,7 @@ def build_method(results: Results) -> list[str]:
 
 
 def _describe_blocks(results: Results, plan: Mapping[str, object]) -> str:
-    blocks = len({outcome.block for outcome in results.measured if outcome.instances == 1})
+    blocks = len({outcome.block for outcome in results.measured})
     seed = f", shuffled by seed {plan['seed']}" if "seed" in plan else ""
     warmup = len({outcome.block for outcome in results.outcomes if outcome.warmup})
     before = f" after {warmup} for warm-up" if warmup else ""
@@ -237,7 +237,9 @@ def build_repeat(results: Results) -> str | None:
     seed = get_mapping(results.manifest, "plan").get("seed")
     if seed is not None and "--seed" not in words and "run" in words:
         words += ["--seed", str(seed)]
-    return shlex.join(words)
+    if "--out" in words:  # that folder holds this run
+        del words[words.index("--out") : words.index("--out") + 2]
+    return shlex.join(word for word in words if not word.startswith("--out="))
 
 
 def build_summary_line(results: Results) -> str:

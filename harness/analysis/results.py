@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.analysis.aggregate import load_samples, summarise
+from harness.analysis.density import SOURCE as SERIES_METRIC
 from harness.analysis.density import fit_marginal
 from harness.analysis.ratios import compare_arms, compare_platforms
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
@@ -82,8 +83,12 @@ class Results:
 
     @property
     def measured(self) -> list[Outcome]:
-        """The trials that count: warm-up left out."""
-        return [outcome for outcome in self.outcomes if not outcome.warmup]
+        """The trials that count: neither warm-up nor steps of a density series."""
+        return [
+            outcome
+            for outcome in self.outcomes
+            if not outcome.warmup and outcome.instances == 1 and not _is_step(outcome)
+        ]
 
     @property
     def failed(self) -> list[Outcome]:
@@ -140,6 +145,11 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
         return "namespace"
     containers = [name for name in arms if kinds.get(name) == "container"]
     return next(iter([*containers, *arms]), None)
+
+
+def _is_step(outcome: Outcome) -> bool:
+    """Whether this is no trial of a block but a step of a series of running instances."""
+    return any(row.metric == SERIES_METRIC for row in outcome.measurements)
 
 
 def get_mapping(manifest: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -3,7 +3,7 @@
 import datetime
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.model import (
@@ -217,6 +217,27 @@ def _build_sizes(kind: Kind) -> list[Measurement]:
         Measurement("disk.image_allocated", sizes[used]),
         Measurement("disk.instance_growth", 196_608 if kind == "vm" else 0),
         Measurement("disk.reclaimed", 200_704 if kind == "vm" else 4096),
+    ]
+
+
+def build_series(per_instance: float, steps: int) -> list[Outcome]:
+    """A density series on a host with 20 GB available, with a little noise."""
+    first = next(build_outcomes(Synthetic(workloads=("noop",))))
+    return [
+        replace(
+            first,
+            trial=1000 + number,
+            block=0,
+            platform="vm-direct",
+            kind="vm",
+            accelerator="tcg" if number else "none",
+            instances=number,
+            warmup=False,
+            measurements=(
+                Measurement("memory.available", 20e9 - per_instance * number + 1e5 * (number % 3)),
+            ),
+        )
+        for number in range(steps)
     ]
 
 

@@ -20,10 +20,9 @@ from harness.analysis.aggregate import (
 from harness.analysis.density import fit_marginal
 from harness.analysis.results import load_results
 from harness.errors import InputError
-from harness.model import Measurement, Outcome
 from harness.store import Store, write_samples
 from harness.store.samples import build_samples
-from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, write_run
+from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, build_series, write_run
 
 SMALL = Synthetic(("namespace", "vm-direct"), (), ("noop",), blocks=8)
 
@@ -157,27 +156,6 @@ def test_marked_trials_withhold_a_figure(tmp_path: Path) -> None:
     found = row(summary, "namespace", "startup.ready")
     assert found["withheld"] == "5 of 8 trials were disturbed (steal 5)"
     assert row(summary, "vm-direct", "startup.ready")["withheld"] == ""
-
-
-def build_series(per_instance: float, steps: int) -> list[Outcome]:
-    """A density series on a host with 20 GB available, with a little noise."""
-    first = next(build_outcomes(SMALL))
-    return [
-        replace(
-            first,
-            trial=1000 + number,
-            block=99,
-            platform="vm-direct",
-            kind="vm",
-            accelerator="tcg" if number else "none",
-            instances=number,
-            warmup=False,
-            measurements=(
-                Measurement("memory.available", 20e9 - per_instance * number + 1e5 * (number % 3)),
-            ),
-        )
-        for number in range(steps)
-    ]
 
 
 def test_the_cost_of_one_more_instance_is_the_slope(tmp_path: Path) -> None:

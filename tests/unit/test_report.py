@@ -15,7 +15,15 @@ from harness.analysis.report.render import escape_cell, escape_markdown, mark_up
 from harness.errors import InputError
 from harness.model import Kind
 from harness.store import Store, read_manifest, write_manifest, write_samples
-from tests.unit.synthetic import KINDS, STARTS, Synthetic, write_run
+from tests.unit.synthetic import (
+    KINDS,
+    STARTS,
+    Synthetic,
+    build_manifest,
+    build_outcomes,
+    build_series,
+    write_run,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = Synthetic(("process", "namespace", "vm-direct"), ("namespace",), ("noop",), blocks=6)
@@ -250,11 +258,29 @@ def test_a_second_arm_is_named_in_words(small: Path) -> None:
 
 def test_the_command_to_repeat_has_the_seed_that_was_drawn(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", SMALL)
-    command = ["/usr/lib/python3/site-packages/harness/__main__.py", "run", "--blocks", "6"]
+    command = [
+        "/usr/lib/python3/site-packages/harness/__main__.py",
+        "run",
+        "--blocks",
+        "6",
+        "--out",
+        "r",
+    ]
     write_manifest(folder, {**read_manifest(folder), "command": command})
     render_report(folder)
     page = "".join(read_page(folder).text)
     assert "python -m harness run --blocks 6 --seed 1" in page
+
+
+def test_a_density_series_has_a_figure_and_is_no_trial_of_a_block(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "r", build_manifest(SMALL)) as store:
+        for outcome in [*build_outcomes(SMALL), *build_series(200e6, 8)]:
+            store.append(outcome)
+    render_report(tmp_path / "r")
+    markdown = (tmp_path / "r/report.md").read_text()
+    assert "plots/memory-density.svg" in markdown
+    assert "one more instance" in markdown
+    assert "- 6 complete blocks after 1 for warm-up" in markdown
 
 
 def test_disturbed_trials_withhold_the_headline(tmp_path: Path) -> None:

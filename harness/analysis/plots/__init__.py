@@ -1,5 +1,6 @@
 """The figures of a report, drawn from summarised results."""
 
+from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
 from harness.analysis.plots.startup import draw_ecdf, draw_milestones, draw_phases
@@ -15,7 +16,7 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
     workloads = results.workloads
     sections = {
         "startup": [draw_milestones(results), draw_phases(results), draw_ecdf(results)],
-        "memory": [draw_memory(results, each) for each in workloads],
+        "memory": [*(draw_memory(results, each) for each in workloads), draw_density(results)],
         "disk": [draw_disk(results, each) for each in results.one_per_image],
         "portability": [draw_portability(results, each) for each in results.one_per_image],
         "run": [draw_drift(results)],

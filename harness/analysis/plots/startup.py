@@ -62,7 +62,7 @@ def _read_times(results: Results, workload: str) -> pd.DataFrame:
     rows = [
         (outcome.platform, outcome.trial, name, (stamp - outcome.milestones["request"]) / 1e9)
         for outcome in results.measured
-        if outcome.workload == workload and outcome.status == "ok" and outcome.instances == 1
+        if outcome.workload == workload and outcome.status == "ok"
         and "request" in outcome.milestones
         for name, stamp in outcome.milestones.items()
         if name in _SHOWN
@@ -95,6 +95,8 @@ def draw_milestones(results: Results) -> Drawing | None:
         for axes, (workload, stops) in zip(panels, chosen, strict=True):
             _draw_tracks(axes, results, workload, stops)
             every = [stop.seconds for each in stops.values() for stop in each]
+            found = (results.find(platform, workload, HEADLINE) for platform in stops)
+            every += [each.high for each in found if each]
             step = set_log_axis(axes, min(every), max(every) * 2.2, "s")
         panels[-1].set_xlabel(f"time since the request, {say_log(step)}")
         names = list(dict.fromkeys(s.milestone for _, st in chosen for t in st.values() for s in t))
@@ -197,7 +199,9 @@ def _draw_bars(axes: Axes, results: Results, workload: str, stops: dict[str, lis
                 textcoords="offset points", va="center", fontsize=8.5, color=INK,
             )  # fmt: skip
     axes.set_title(f"workload {workload}", color=INK)
-    axes.set_xlim(0, 1.32 * max(chain[-1].seconds for chain in stops.values()))
+    found = (results.find(platform, workload, HEADLINE) for platform in stops)
+    reach = [chain[-1].seconds for chain in stops.values()]
+    axes.set_xlim(0, 1.32 * max([*reach, *(each.high for each in found if each)]))
     set_linear_axis(axes, "s")
     label_platforms(axes, results, list(stops))
 
