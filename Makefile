@@ -23,7 +23,8 @@ lint: setup-test
 	$(PYTHON_ENV) -m mypy
 
 asv: setup-test
-	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --quick --show-stderr
+	cd benches && ../$(PYTHON_ENV) -m asv machine --yes
+	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --show-stderr --set-commit-hash=$$(git rev-parse HEAD)
 
 setup:
 	@sh harness/setup.sh run

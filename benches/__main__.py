@@ -1,0 +1,87 @@
+"""`python -m benches [REPEATS]`: the figures of the README, measured here and now."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from benches.calibration import measure_calibration
+from benches.containers import measure_containers
+from benches.machines import PLATFORMS, measure_machines
+from harness.units import format_seconds
+
+Row = tuple[str, str, str]
+
+
+def main(repeats: int) -> None:
+    rows = [*_calibrate(repeats), *_compare_containers(3 * repeats), *_compare_machines(repeats)]
+    rows.append(_time_help(3 * repeats))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, value, limit in rows:
+        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {limit}")
+
+
+def _calibrate(blocks: int) -> list[Row]:
+    found = measure_calibration(blocks)
+    medians = {key: statistics.median(values) for key, values in found.items()}
+    rows = []
+    for (platform, delay), median in sorted(medians.items()):
+        if not platform.startswith("vm"):
+            error = format_seconds(median - delay)
+            rows.append((f"{platform}: error at {delay * 1e3:.0f} ms", error, "under 1 ms"))
+    for platform in sorted({platform for platform, _ in medians if platform.startswith("vm")}):
+        ratio = (medians[platform, 0.2] - medians[platform, 0.02]) / 0.18
+        rows.append((f"{platform}: 200 ms less 20 ms, to the truth", f"{ratio:.3f} ×", "0.95–1.05"))
+    return rows
+
+
+def _ratio(samples: Mapping[str, Sequence[float]], name: str, to: str) -> float:
+    """Median of the ratios within rounds."""
+    return statistics.median(a / b for a, b in zip(samples[name], samples[to], strict=True))
+
+
+def _compare_containers(repeats: int) -> list[Row]:
+    samples = measure_containers(repeats)
+    rows = [
+        (f"{name}, whole" if name != "namespace" else "namespace to ready",
+         format_seconds(statistics.median(samples[name])), "")
+        for name in ("namespace", "reference", "crun")
+    ]  # fmt: skip
+    to_reference = _ratio(samples, "namespace", "reference")
+    rows.append(("namespace to the C program", f"{to_reference:.2f} ×", "at most 2 ×"))
+    to_crun = _ratio(samples, "namespace", "crun")
+    return [*rows, ("namespace to crun run", f"{to_crun:.2f} ×", "below 1 ×")]
+
+
+def _compare_machines(repeats: int) -> list[Row]:
+    samples = measure_machines(repeats)
+    rows = []
+    for platform in PLATFORMS:
+        for way, text in (("total", "request to init"), ("hand", "QEMU by hand to init")):
+            median = statistics.median(samples[f"{platform}.{way}"])
+            rows.append((f"{platform}: {text}", format_seconds(median), ""))
+        ratio = _ratio(samples, f"{platform}.guest", f"{platform}.hand")
+        rows.append(
+            (f"{platform}: created to init, to by hand", f"{ratio:.2f} ×", "at most 1.15 ×")
+        )
+    return rows
+
+
+def _time_help(repeats: int) -> Row:
+    return "--help", format_seconds(statistics.median(time_help(repeats))), "under 250 ms"
+
+
+def time_help(repeats: int) -> list[float]:
+    """Seconds of `python -m harness --help`."""
+    found = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        words = [sys.executable, "-m", "harness", "--help"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
