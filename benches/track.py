@@ -77,7 +77,7 @@ class Calibration:
         return as_figure([value - delay for value in found[platform, delay]])
 
     track_error.params = (["process", "namespace"], [0.0, 0.02, 0.2])  # type: ignore[attr-defined]
-    track_error.param_names = ["platform", "delay"]  # type: ignore[attr-defined]
+    track_error.param_names = ("platform", "delay")  # type: ignore[attr-defined]
     track_error.unit = "seconds"  # type: ignore[attr-defined]
 
 
