@@ -205,11 +205,17 @@ class _Trial:
 
     def _read_cpu(self, instance: Instance, before: cgroup.CpuTime | None) -> dict[str, float]:
         """CPU time up to now: by the group where there is one, else by the processes' clocks."""
-        after = cgroup.read_cpu_time(self.spec.cgroups)
+        after = cgroup.read_cpu_time(self._accounted())
         if before is not None and after is not None:
             return after.since(before)
         total = read_cpu_clocks(instance.processes().inside)
         return {} if total is None else {"": total}
+
+    def _accounted(self) -> tuple[Path, ...]:
+        """The instance's groups, if it lives in them: a daemon's guest does not, and an empty
+        group's zero would be a wrong number."""
+        cgroups = self.spec.cgroups
+        return cgroups if cgroup.read_processes(cgroups) else ()
 
     def _request_response(self, instance: Instance) -> None:
         """Send the workload's request at once after ``ready``; the answer is a milestone."""
@@ -225,7 +231,7 @@ class _Trial:
 
     def _read_settled(self, instance: Instance, available: int) -> list[Measurement]:
         """What is read at the settled point, then the channel's cost."""
-        kind, cgroups = self.driver.kind, self.spec.cgroups
+        kind, cgroups = self.driver.kind, self._accounted()
         used = memory.parse_guest_used(instance.ask("memory")) if kind == "vm" else None
         rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
         _, growth = disk.read_sizes(instance.files())

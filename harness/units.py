@@ -43,9 +43,9 @@ def format_seconds(seconds: float) -> str:
     magnitude = abs(seconds)
     if magnitude >= 120:
         return f"{seconds / 60:.3g} min"
-    if magnitude >= 1:
+    if magnitude >= 0.9995:  # what would round to 1000 ms
         return f"{seconds:.3g} s"
-    if magnitude >= 1e-3:
+    if magnitude >= 0.9995e-3:
         return f"{seconds * 1e3:.3g} ms"
     if magnitude == 0:
         return "0 s"

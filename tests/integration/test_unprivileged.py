@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PLATFORMS = ("process", "namespace")
+PLATFORMS = ("process", "namespace", "vm-microvm")
 BLOCKS = 3
 
 
