@@ -114,12 +114,23 @@ def _clean_record(record: Record) -> list[str]:
     return said
 
 
+def unmount_below(folder: Path) -> None:
+    """Detach every mount below ``folder``, the last first: deleting must not enter any of them."""
+    inside = f"{folder.resolve()}/"
+    with Path("/proc/self/mountinfo").open() as mounts:
+        targets = [line.split()[4].encode().decode("unicode_escape") for line in mounts]
+    for target in reversed(targets):
+        if target.startswith(inside):
+            with contextlib.suppress(OSError):
+                linux.unmount(target)
+
+
 def _find_groups(name: str) -> list[Path]:
     """The run's group in every hierarchy; the name holds the run's id."""
     if not name.startswith(cgroup.PREFIX) or "/" in name:
         return []
-    candidates = [cgroup.MOUNT / name]
-    candidates += [hierarchy / name for hierarchy in cgroup.MOUNT.iterdir() if hierarchy.is_dir()]
+    hierarchies = [cgroup.MOUNT, *(each for each in cgroup.MOUNT.iterdir() if each.is_dir())]
+    candidates = [each / name for each in hierarchies if (each / "cgroup.procs").exists()]
     found = {each.resolve() for each in candidates if each.is_dir()}
     return sorted(found)
 
@@ -248,6 +259,7 @@ def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> in
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(-1, signal.SIGKILL)
         _reap_all()
+        unmount_below(Path(record.scratch))
         for line in _clean_record(record):
             if line.startswith("could not"):
                 print(f"warning: {line}", file=sys.stderr)
@@ -338,6 +350,8 @@ def _set_up_mounts() -> None:
     if unified.is_dir() and (unified / "cgroup.procs").exists():
         with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
             linux.unmount(unified)
+            # crun makes groups there all the same: they must not get into the host's tmpfs.
+            linux.mount("tmpfs", unified, "tmpfs", quiet, "mode=755,size=1m")
 
 
 def _set_up_network() -> None:
