@@ -47,6 +47,41 @@ class CgroupTree:
         return folders
 
 
+def start_child(folders: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """Make the group ``name`` below each of a group's folders; on v2 its controllers too.
+
+    On v2 a group with children that are limited may hold no processes itself: those of the
+    instance then live in its children only.
+    """
+    children = tuple(folder / name for folder in folders)
+    for folder, child in zip(folders, children, strict=True):
+        control = folder / "cgroup.subtree_control"
+        if control.exists():
+            available = (folder / "cgroup.controllers").read_text().split()
+            wanted = [each for each in V2_CONTROLLERS if each in available]
+            control.write_text(" ".join(f"+{each}" for each in wanted))
+        child.mkdir(exist_ok=True)
+    return children
+
+
+def build_path(folders: Sequence[Path], name: str = "") -> str | None:
+    """A group's path below its hierarchy, as engines are told it: ``/harness-RUN/TRIAL/name``."""
+    if not folders:
+        return None
+    relative = folders[0].relative_to(find_hierarchy(folders[0]))
+    return f"/{relative / name}"
+
+
+def find_everywhere(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """A group's folders in every hierarchy: engines also make it in those that we do not use."""
+    path = build_path(folders)
+    if path is None or (MOUNT / "cgroup.controllers").exists():
+        return tuple(folders)
+    found = [hierarchy / path[1:] for hierarchy in MOUNT.iterdir() if not hierarchy.is_symlink()]
+    others = [folder for folder in found if (folder / "cgroup.procs").exists()]
+    return tuple(dict.fromkeys([*folders, *others]))
+
+
 def find_tree(run_id: str) -> CgroupTree | None:
     """Make the run's own root groups; None where this user or host gives no usable groups."""
     name = PREFIX + run_id
@@ -264,9 +299,12 @@ def _wait_for_end(pids: Sequence[int], seconds: float) -> None:
 
 
 def remove(folders: Sequence[Path]) -> list[str]:
-    """Remove groups, deepest first; returns what could not be removed, with the reason."""
+    """Remove groups, deepest first; returns what could not be removed, with the reason.
+
+    On v1 that goes for the same groups in all hierarchies.
+    """
     left = []
-    for folder in folders:
+    for folder in find_everywhere(folders):
         for where, _, _ in os.walk(folder, topdown=False):
             try:
                 os.rmdir(where)

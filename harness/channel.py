@@ -24,6 +24,7 @@ _MILESTONE_LINES = {
     ("channel", "exec"): "exec",
     ("channel", "ready"): "ready",
     ("launch", "created"): "created",
+    ("launch", "started"): "started",
 }
 
 
@@ -32,16 +33,21 @@ class Channel:
     """The events of one instance. ``wake`` is a descriptor that interrupts every wait.
 
     ``ended`` is called when ``wake`` is readable and says why the instance is gone, or None.
+    ``program`` is what the starter runs and whose end is the instance's; ``evidence`` is asked for
+    what it printed when it ended too early.
     """
 
     starter: Starter
     milestones: dict[str, int] = field(default_factory=dict)
     output: bytearray = field(default_factory=bytearray)
     pid: int | None = None
+    program: str = "the agent"
+    evidence: Callable[[], str | None] = lambda: None
     wake: int | None = None
     ended: Callable[[], str | None] = lambda: None
     exit: str | None = None
-    finished: bool = False
+    finished: int | None = None
+    """When the program that is the instance ended, on the one clock."""
 
     def wait_for(self, milestone: str, deadline: int) -> None:
         """Wait until ``milestone`` is known; TrialError at the deadline or if it cannot be."""
@@ -100,14 +106,14 @@ class Channel:
         name = _MILESTONE_LINES.get((event.source, word))
         if name is not None and (word == "created" or not rest):
             self.milestones.setdefault(name, event.stamp)
-        if event.source == "launch" and word == "created":
+        if event.source == "launch" and word in ("running", "created") and rest:
             self.pid = int(rest)
         if event.source == "output" and len(self.output) < _OUTPUT_KEPT:
             self.output += event.data
         if event.source == "channel" and word == "exit":
             self.exit = rest
         if event.source == "launch" and word == "ended" and rest.split()[0] == str(self.pid):
-            self.finished = True
+            self.finished = event.stamp
         problem = self._find_problem(event) if starting else None
         if problem is not None:
             raise TrialError(problem, hint=self._hint())
@@ -125,7 +131,8 @@ class Channel:
         if self.exit is not None and word == "exit":
             return f"the workload ended with {self.exit} before it was ready"
         if self.finished:
-            return f"the agent ended ({rest.partition(' ')[2]}) before the workload was ready"
+            how = f"{self.program} ended ({rest.partition(' ')[2]}) before the workload was ready"
+            return f"{how}: {said}" if (said := self.evidence()) else how
         return None
 
     def _describe_timeout(self, milestone: str, deadline: int) -> str:

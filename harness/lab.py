@@ -35,14 +35,24 @@ from harness.process import run_command
 BRIDGE = "hbr0"
 GATEWAY = "10.87.0.1"
 PREFIX = 16
+ENGINE_RANGE = "10.87.128.0/17"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SUBORDINATE_IDS = 65536
 
 
 def build_address(number: int) -> str:
-    """The address, with prefix, of the run's instance ``number`` (0 and up) on the bridge."""
-    host = number % 65_000 + 2
+    """The address, with prefix, of the run's instance ``number`` (0 and up) on the bridge.
+
+    The upper half of the bridge's range, `ENGINE_RANGE`, is for engines that give addresses.
+    """
+    host = number % 32_000 + 2
     return f"10.87.{host >> 8}.{host & 255}/{PREFIX}"
+
+
+def host_proc() -> Path:
+    """Where the lab sees the host's own /proc, if it runs as root: an engine that runs outside
+    the lab counts processes by it."""
+    return cache_dir() / "host-proc"
 
 
 def is_privileged() -> bool:
@@ -336,6 +346,9 @@ def _set_up_mounts() -> None:
     """Private mounts; /proc and /sys of the new namespaces; a cgroup view that engines accept."""
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    host_proc().mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
+        linux.mount("/proc", host_proc(), "", linux.MS_BIND)
     linux.mount("proc", "/proc", "proc", quiet)
     hidden = cache_dir() / "lab"
     hidden.mkdir(parents=True, exist_ok=True)

@@ -40,9 +40,11 @@ _TABLE = (
            "host CLOCK_MONOTONIC around the driver's teardown"),
     Metric("startup.cpu", "startup", "s", True, False,
            "Host CPU time used up to `ready` by every process that serves the instance",
-           "the instance's cgroup, else its processes' CPU clocks; phases user and system"),
+           "the instance's cgroup, else its processes' CPU clocks; phases user and "
+           "system, and daemon for the share of an engine's daemons"),
     Metric("memory.pss", "memory", "B", True, True,
-           "Proportional set size of every host process that serves the instance",
+           "Proportional set size of every host process that serves the instance: shim, conmon, "
+           "sentry and gofer too, daemons apart",
            "sum of /proc/PID/smaps_rollup at the settled point"),
     Metric("memory.cgroup", "memory", "B", True, False,
            "What the instance's cgroup is charged; phases anon, file, kernel and peak",
@@ -54,6 +56,10 @@ _TABLE = (
            "What the host pays beyond the instance's own use: PSS minus guest_used for a VM, "
            "PSS of the helper processes for a container",
            "derived from memory.pss and memory.guest_used of the same trial"),
+    Metric("memory.daemon", "memory", "B", True, False,
+           "Proportional set size of the engine's daemons: one fixed cost, whatever the number of "
+           "instances, and not part of memory.pss",
+           "sum of /proc/PID/smaps_rollup at the settled point"),
     Metric("memory.host_delta", "memory", "B", True, False,
            "Fall of the host's MemAvailable from before the start to the settled point",
            "/proc/meminfo of the host; other load on the host is part of it"),

@@ -10,10 +10,17 @@ SCHEMA_VERSION = 1
 Kind = Literal["process", "container", "sandbox", "vm"]
 CacheState = Literal["warm", "cold"]
 
-MILESTONES = ("request", "created", "kernel", "init", "exec", "ready", "response", "stopped")
-"""Every milestone, in order. Containers have no ``kernel``; few workloads have ``response``."""
+MILESTONES = (
+    "request", "created", "started", "kernel", "init", "exec", "ready", "response", "stopped",
+)  # fmt: skip
+"""Every milestone, in order. Containers have no ``kernel``; few workloads have ``response``.
+
+``started`` is for engines that stand above a runtime: ``created`` is then the engine's word, and
+``started`` is when its runtime has built the sandbox.
+"""
 
 STARTUP_MILESTONES = MILESTONES[: MILESTONES.index("ready") + 1]
+OPTIONAL_MILESTONES = ("started", "kernel")
 RESIDUAL = "residual"
 NO_ACCELERATOR = "none"
 
@@ -96,10 +103,11 @@ def build_phases(milestones: Mapping[str, int]) -> dict[str, float]:
 
     ``milestones`` are nanoseconds by name. A phase is named by the milestone it ends at. Where a
     milestone that should lie between is missing or out of order, the span that covers the gap
-    cannot be attributed and goes to ``residual``, which is always present. ``kernel`` may be
-    absent as a whole: only guests have one.
+    cannot be attributed and goes to ``residual``, which is always present. ``started`` and
+    ``kernel`` may be absent as a whole: only engines and guests have them.
     """
-    expected = [name for name in STARTUP_MILESTONES if name != "kernel" or name in milestones]
+    absent = {name for name in OPTIONAL_MILESTONES if name not in milestones}
+    expected = [name for name in STARTUP_MILESTONES if name not in absent]
     total_ns = milestones["ready"] - milestones["request"]
     phases: dict[str, float] = {}
     attributed_ns = 0

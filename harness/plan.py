@@ -14,6 +14,7 @@ import msgspec
 from harness.errors import InputError
 from harness.inputs import suggest
 from harness.model import AA_SUFFIX, CacheState
+from harness.variants import find_base, parse_variant
 from harness.workloads import Workload
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "build_variants",
     "parse_document",
     "require_images",
+    "runs_on",
 ]
 
 
@@ -47,6 +49,8 @@ class Plan:
     budget: float | None
     accelerator: Literal["auto", "kvm", "tcg"]
     connection: str | None
+    start_engines: bool = False
+    docker_host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +83,27 @@ def build_variants(workload: Workload, images: tuple[str, ...]) -> tuple[Workloa
 
 
 def build_arms(plan: Plan) -> tuple[Arm, ...]:
-    """Every platform × workload, A/A arms included, without those that a workload skips."""
+    """Every platform × workload, A/A arms included, without those that cannot be.
+
+    These are the ones that a workload skips, by base platform or by full name, and services that
+    are to be asked over a network that the platform does not have.
+    """
     platforms = [(name, name) for name in plan.platforms]
     platforms += [(name, name + AA_SUFFIX) for name in plan.aa]
     return tuple(
         Arm(entered, workload.name)
         for workload in plan.workloads
         for platform, entered in platforms
-        if platform not in workload.skip
+        if runs_on(workload, platform)
     )
+
+
+def runs_on(workload: Workload, platform: str) -> bool:
+    """Whether a platform can run a workload at all."""
+    if platform in workload.skip or find_base(platform) in workload.skip:
+        return False
+    cut_off = parse_variant(platform).options.network == "none"
+    return not (cut_off and workload.network)
 
 
 def build_schedule(plan: Plan) -> tuple[ScheduledTrial, ...]:

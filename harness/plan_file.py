@@ -10,15 +10,64 @@ from msgspec import UNSET, Meta, UnsetType
 
 from harness.drivers import PLATFORMS
 from harness.errors import InputError
-from harness.inputs import Origin, build_error, convert_keys, read_toml, suggest
+from harness.inputs import Origin, build_error, convert_keys, read_toml
 from harness.model import CacheState
 from harness.plan import Plan, build_arms, build_variants
 from harness.units import parse_duration, parse_size
+from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
 
 QUICK_BLOCKS = 3
 MEMORY_LEAST = 64 << 20
 AA_PREFERRED = "namespace"
+DEFAULT_PLATFORMS = (
+    "process", "namespace", "crun", "runc", "gvisor", "podman", "docker", "vm-direct", "vm-microvm",
+)  # fmt: skip
+
+
+class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One platform with options, in words; it gets the name that says the same."""
+
+    platform: Annotated[str, Meta(description="The platform that is varied", examples=["docker"])]
+    runtime: Annotated[
+        Literal["crun", "runc", "gvisor"] | UnsetType,
+        Meta(description="Runtime under Docker and Podman: `docker+gvisor`", examples=["gvisor"]),
+    ] = UNSET
+    network: Annotated[
+        Literal["none", "host", "bridge"] | UnsetType,
+        Meta(
+            description="`/no-net`, `/host-net`, `/bridge-net`. Default: the lab's bridge for "
+            "workloads that need a network, loopback only for others",
+            examples=["host"],
+        ),
+    ] = UNSET
+    seccomp: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Whether system calls are filtered: `/seccomp`, `/no-seccomp`. Default: "
+            "Docker and Podman filter, the runtimes alone do not",
+            examples=[False],
+        ),
+    ] = UNSET
+    read_only: Annotated[
+        bool, Meta(description="A root that cannot be written: `/read-only`", examples=[True])
+    ] = False
+    limits: Annotated[bool, Meta(description="Without limits: `/no-limits`", examples=[False])] = (
+        True
+    )
+    memory: Annotated[
+        str | UnsetType,
+        Meta(description="Another memory limit than the plan's: `/memory=1GiB`", examples=["1GiB"]),
+    ] = UNSET
+    cpus: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="Another CPU limit than the plan's, which 0 stands for: `/cpus=2`",
+            examples=[2],
+        ),
+    ] = 0
 
 
 class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,7 +80,15 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             description="The platforms to compare",
             examples=[["process", "namespace", "vm-direct"]],
         ),
-    ] = ("process", "namespace", "vm-direct", "vm-microvm")
+    ] = DEFAULT_PLATFORMS
+    variants: Annotated[
+        tuple[VariantKeys, ...],
+        Meta(
+            description="Further platforms, each a table of [options](#variants); a name such as "
+            "`docker+gvisor/host-net` among the platforms says the same",
+            examples=[[{"platform": "docker", "runtime": "gvisor"}]],
+        ),
+    ] = ()
     workloads: Annotated[
         tuple[str, ...],
         Meta(
@@ -132,6 +189,22 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=["qemu:///system"],
         ),
     ] = UNSET
+    start_engines: Annotated[
+        bool,
+        Meta(
+            description="Start a Docker daemon of the run's own where none is running; it ends "
+            "with the run",
+            examples=[True],
+        ),
+    ] = False
+    docker_host: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Address of the Docker daemon. Default: `DOCKER_HOST`, else its usual "
+            "socket",
+            examples=["unix:///run/docker.sock"],
+        ),
+    ] = UNSET
 
 
 def read_plan(file: Path | None, options: Mapping[str, object], *, new_seed: int) -> Plan:
@@ -151,7 +224,8 @@ def read_plan(file: Path | None, options: Mapping[str, object], *, new_seed: int
 
 def build_option(key: str) -> str:
     """The option of the command line that stands for a key: ``platforms`` is ``--platform``."""
-    return "--" + (key.removesuffix("s") if key in ("platforms", "workloads", "images") else key)
+    singular = key.removesuffix("s") if key in ("platforms", "workloads", "images") else key
+    return "--" + singular.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +239,10 @@ class _Reader:
         keys = self.keys
         timeout = self._duration("timeout", keys.timeout)
         budget = UNSET if keys.budget is UNSET else self._duration("budget", str(keys.budget))
+        platforms = self._all_platforms()
         plan = Plan(
-            platforms=self._platforms("platforms", keys.platforms),
-            aa=self._aa(),
+            platforms=platforms,
+            aa=self._aa(platforms),
             workloads=self._workloads(folder, timeout),
             blocks=keys.blocks,
             warmup=keys.warmup,
@@ -180,6 +255,8 @@ class _Reader:
             budget=None if budget is UNSET else budget,
             accelerator=keys.accelerator,
             connection=None if keys.connection is UNSET else keys.connection,
+            start_engines=keys.start_engines,
+            docker_host=None if keys.docker_host is UNSET else keys.docker_host,
         )
         if not build_arms(plan):
             raise self._skipped(plan)
@@ -188,13 +265,32 @@ class _Reader:
     def _fault(self, key: str, reason: str, hint: str | None = None) -> InputError:
         return build_error(PlanKeys, key, self.origin(key), reason, hint)
 
+    def _all_platforms(self) -> tuple[str, ...]:
+        named = self._platforms("platforms", self.keys.platforms)
+        varied = tuple(self._variant(each) for each in self.keys.variants)
+        self._refuse_twice("variants", (*named, *varied))
+        return (*named, *varied)
+
     def _platforms(self, key: str, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in PLATFORMS:
-                hint = suggest(name, PLATFORMS, "platforms")
-                raise self._fault(key, f"unknown platform {name!r}", hint)
-        self._refuse_twice(key, names)
-        return names
+        """The names, each as its variant is called; none of them twice."""
+        try:
+            found = tuple(parse_variant(name, PLATFORMS).name for name in names)
+        except InputError as error:
+            raise self._fault(key, error.message, error.hint) from None
+        self._refuse_twice(key, found)
+        return found
+
+    def _variant(self, keys: VariantKeys) -> str:
+        values = {key: value for key, value in msgspec.structs.asdict(keys).items()
+                  if value is not UNSET and key != "platform"}  # fmt: skip
+        values["cpus"] = keys.cpus or None
+        try:
+            if "memory" in values:
+                values["memory"] = parse_size(values["memory"])
+            parse_variant(keys.platform, PLATFORMS)
+            return build_variant(keys.platform, keys.platform, values).name
+        except InputError as error:
+            raise self._fault("variants", error.message, error.hint) from None
 
     def _refuse_twice(self, key: str, names: tuple[str, ...]) -> None:
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -202,16 +298,16 @@ class _Reader:
             hint = f"say {twice!r} once; `aa` enters a platform twice"
             raise self._fault(key, f"{twice!r} stands there twice", hint)
 
-    def _aa(self) -> tuple[str, ...]:
-        platforms = self.keys.platforms
+    def _aa(self, platforms: tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(self.keys.aa, UnsetType):
             return (AA_PREFERRED,) if AA_PREFERRED in platforms else platforms[:1]
-        for name in self._platforms("aa", self.keys.aa):
+        found = self._platforms("aa", self.keys.aa)
+        for name in found:
             if name not in platforms:
                 raise self._fault(
                     "aa", f"{name!r} is not among the platforms", f"one of {', '.join(platforms)}"
                 )
-        return self.keys.aa
+        return found
 
     def _workloads(self, folder: Path, timeout: float) -> tuple[Workload, ...]:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import cgroup, lab
 from harness.drivers.base import Driver, Instance, InstanceSpec
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TrialError
 from harness.images.model import Image
 from harness.model import (
     NO_ACCELERATOR,
@@ -28,8 +28,9 @@ from harness.model import (
 )
 from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, page_cache, request
-from harness.process import read_cpu_clocks
+from harness.probes.cpu import open_account
 from harness.starter import read_clock
+from harness.variants import parse_variant
 
 _NANOSECONDS = 1_000_000_000
 _RESPONSE_S = 10.0
@@ -79,6 +80,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
     """One fresh instance from start to teardown. Only an interrupt of the user gets out."""
     notes = Notes()
     trial = _Trial(
+        platform=base_platform(scheduled.platform),
         driver=bench.drivers[base_platform(scheduled.platform)],
         workload=bench.workloads[scheduled.workload],
         spec=build_spec(scheduled, bench),
@@ -128,6 +130,9 @@ def build_outcome(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
 def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
     """The instance of a scheduled trial as plain data; makes nothing."""
     workload = bench.workloads[scheduled.workload]
+    options = parse_variant(base_platform(scheduled.platform)).options
+    wanted = options.network or ("bridge" if workload.network else "none")
+    bridged = wanted == "bridge"
     return InstanceSpec(
         name=f"{cgroup.PREFIX}{bench.run_id}-{scheduled.trial}",
         folder=bench.scratch / f"t{scheduled.trial}",
@@ -135,12 +140,14 @@ def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
         command=workload.command,
         environment=workload.environment,
         ready=workload.ready,
-        memory=bench.memory,
-        cpus=bench.cpus,
+        memory=options.memory or bench.memory,
+        cpus=options.cpus or bench.cpus,
         timeout=workload.timeout,
-        address=lab.build_address(scheduled.trial) if workload.network else None,
-        gateway=lab.GATEWAY if workload.network else None,
-        bridge=lab.BRIDGE if workload.network else None,
+        address=lab.build_address(scheduled.trial) if bridged else None,
+        gateway=lab.GATEWAY if bridged else None,
+        bridge=lab.BRIDGE if bridged else None,
+        host_network=wanted == "host",
+        limits=options.limits,
     )
 
 
@@ -151,6 +158,7 @@ def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
 class _Trial:
     """One trial in progress: `measure` prepares, starts, reads and stops one instance."""
 
+    platform: str
     driver: Driver
     workload: Workload
     spec: InstanceSpec
@@ -174,9 +182,7 @@ class _Trial:
         self.notes.marks += noise.find_marks(before, after)
         self.notes.details["noise"] = noise.build_details(before, after)
         self._delete()
-        self.notes.measurements += self.bench.fixed.get(
-            (self.driver.name, self.spec.image.name), ()
-        )
+        self.notes.measurements += self.bench.fixed.get((self.platform, self.spec.image.name), ())
 
     def _set_cache(self) -> None:
         files, state = self.driver.files(self.spec.image), self.bench.cache
@@ -188,14 +194,14 @@ class _Trial:
 
     def _start_and_stop(self) -> None:
         available = memory.read_available()
-        cpu_before = cgroup.read_cpu_time(self.spec.cgroups)
+        account = open_account(self.spec.cgroups, self.driver.daemon)
         with self.driver.start_instance(self.spec) as instance:
             self.notes.milestones = instance.milestones
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
                 self.notes.marks.append("emulated")
             instance.wait_ready()
-            cpu = self._read_cpu(instance, cpu_before)
+            cpu = account.read(instance)
             self._request_response(instance)
             self.bench.sleep(self.bench.settle)
             self.notes.measurements += build_start_rows(instance.milestones, cpu)
@@ -203,37 +209,24 @@ class _Trial:
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
 
-    def _read_cpu(self, instance: Instance, before: cgroup.CpuTime | None) -> dict[str, float]:
-        """CPU time up to now: by the group where there is one, else by the processes' clocks."""
-        after = cgroup.read_cpu_time(self._accounted())
-        if before is not None and after is not None:
-            return after.since(before)
-        total = read_cpu_clocks(instance.processes().inside)
-        return {} if total is None else {"": total}
-
-    def _accounted(self) -> tuple[Path, ...]:
-        """The instance's groups, if it lives in them: a daemon's guest does not, and an empty
-        group's zero would be a wrong number."""
-        cgroups = self.spec.cgroups
-        return cgroups if cgroup.read_processes(cgroups) else ()
-
     def _request_response(self, instance: Instance) -> None:
         """Send the workload's request at once after ``ready``; the answer is a milestone."""
         if self.workload.request is None:
             return
         port, path = request.parse_request(self.workload.request)
-        address = "127.0.0.1"
-        if self.driver.kind != "process" and self.spec.address:
-            address = self.spec.address.split("/")[0]
+        address = instance.address
+        if address is None:
+            raise TrialError("the instance has no network to be asked over")
         deadline = read_clock() + int(_RESPONSE_S * _NANOSECONDS)
         stamp = request.request_first_answer(address, port, path, deadline)
         instance.milestones["response"] = stamp
 
     def _read_settled(self, instance: Instance, available: int) -> list[Measurement]:
         """What is read at the settled point, then the channel's cost."""
-        kind, cgroups = self.driver.kind, self._accounted()
+        kind, cgroups = self.driver.kind, instance.cgroups
         used = memory.parse_guest_used(instance.ask("memory")) if kind == "vm" else None
         rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
+        rows += memory.read_daemon(self.driver.daemon)
         _, growth = disk.read_sizes(instance.files())
         rows.append(Measurement("disk.instance_growth", growth))
         round_trip = statistics.median(instance.round_trips(_ROUND_TRIPS))

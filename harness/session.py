@@ -4,6 +4,7 @@ The order: what needs the host's network (building images) comes first, then the
 then trials run and each is in the journal before the next starts. Nothing here analyses.
 """
 
+import contextlib
 import datetime
 import os
 import secrets
@@ -30,6 +31,7 @@ from harness.plan import (
     build_document,
     build_schedule,
     parse_document,
+    runs_on,
 )
 from harness.probes import disk, memory, portability
 from harness.runner import Bench, build_spec, run_schedule
@@ -122,11 +124,45 @@ def _measure(order: Order, listener: Listener) -> int:
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
     tree = cgroup.find_tree(order.run_id)
-    toolbox = build_toolbox(plan, scratch, order.folder / LOGS, listener.say)
+    toolbox = build_toolbox(order, scratch, listener.say)
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
-    for line in left_out:
-        listener.say(f"left out: {line}")
-    bench = build_bench(order, drivers, scratch, tree)
+    with contextlib.ExitStack() as engines:
+        left_out += start_engines(order, drivers, engines)
+        for line in left_out:
+            listener.say(f"left out: {line}")
+        bench = build_bench(order, drivers, scratch, tree)
+        _run_trials(order, bench, toolbox, left_out, listener)
+    return 0
+
+
+def start_engines(
+    order: Order, drivers: dict[str, Driver], stack: contextlib.ExitStack
+) -> list[str]:
+    """What comes once before all trials, for every platform; a line for each that it fails for,
+    and that is then no longer among ``drivers``. Raises HostError instead where that is strict.
+    """
+    names = sorted({workload.image for workload in order.plan.workloads})
+    images = [require_image(name, lambda _: None) for name in names]
+    left_out = []
+    for name in tuple(drivers):
+        try:
+            stack.enter_context(drivers[name].start_run(images))
+        except HostError as error:
+            if order.strict:
+                raise HostError(
+                    f"{name} cannot run here: {error.message}", hint=error.hint
+                ) from error
+            left_out.append(f"{name}: {error}")
+            del drivers[name]
+    if not drivers:
+        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
+    return left_out
+
+
+def _run_trials(
+    order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str], listener: Listener
+) -> None:
+    plan, drivers = order.plan, bench.drivers
     with open_store(order, bench, toolbox, left_out) as store:
         done = {outcome.trial for outcome in store.read_outcomes()}
         schedule = [each for each in build_schedule(plan) if _runs(each, drivers)]
@@ -137,7 +173,6 @@ def _measure(order: Order, listener: Listener) -> int:
         for outcome in _run_all(left, series, done, bench, plan.budget):
             store.append(outcome)
             listener.advance(outcome)
-    return 0
 
 
 def _runs(scheduled: ScheduledTrial, drivers: Mapping[str, Driver]) -> bool:
@@ -178,7 +213,7 @@ def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[Schedu
     number = max((each.trial for each in build_schedule(plan)), default=-1) + 1
     found = []
     for platform, driver in drivers.items():
-        workload = next((each for each in plan.workloads if platform not in each.skip), None)
+        workload = next((each for each in plan.workloads if runs_on(each, platform)), None)
         if workload is None:
             continue
         count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
@@ -188,15 +223,19 @@ def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[Schedu
     return found
 
 
-def build_toolbox(plan: Plan, scratch: Path, logs: Path, say: Callable[[str], None]) -> Toolbox:
+def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> Toolbox:
     """What the drivers may use; the guest kernel only where a VM asks for it."""
+    plan = order.plan
     return Toolbox(
         starter=build_programs().starter,
         kernel=require_guest_kernel(say) if _needs_kernel(plan) else None,
         accelerator=plan.accelerator,
         connection=plan.connection,
-        logs=logs,
+        logs=order.folder / LOGS,
         scratch=scratch,
+        run_id=order.run_id,
+        start_engines=plan.start_engines,
+        docker_host=plan.docker_host,
     )
 
 

@@ -81,6 +81,14 @@ class Starter:
         self._request([("verb", "prepare"), *records])
         self._expect("prepared")
 
+    def watch(self, name: str, path: Path) -> None:
+        """Have the milestone ``name`` stamped when ``path`` is there and has something in it.
+
+        It may be on the way to a file that an engine has yet to make; one component may be ``*``,
+        which stands for the first folder.
+        """
+        self._request([("verb", "watch"), ("name", name), ("path", str(path))])
+
     def go(self) -> None:
         """Start what was prepared."""
         self._request([("verb", "go")])

@@ -38,6 +38,13 @@ def parse_size(text: str) -> int:
     return round(float(match[1]) * _SIZE_UNITS[match[2]])
 
 
+def format_size(size: int) -> str:
+    """Bytes as `parse_size` reads them, exactly: ``512MiB``."""
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    name, factor = next(((n, f) for n, f in units if size and size % f == 0), ("B", 1))
+    return f"{size // factor}{name}"
+
+
 def format_seconds(seconds: float) -> str:
     """A duration with three significant digits and the unit that suits it: ``1.23 ms``."""
     magnitude = abs(seconds)

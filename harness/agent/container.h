@@ -116,11 +116,10 @@ static void configure_network(const char *address, const char *gateway) {
 /* ---- file systems of an instance ---- */
 
 static void mount_overlay(const char *lower, const char *upper, const char *work,
-                          const char *merged, const char *run) {
+                          const char *merged) {
     char options[3 * 4096];
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
     TRY(mount("overlay", merged, "overlay", 0, options), "overlay");
-    TRY(mount(run, below(merged, "/.harness/run"), NULL, MS_BIND, NULL), "channel");
 }
 
 static void make_device(const char *root, const char *path, unsigned major, unsigned minor) {

@@ -8,17 +8,24 @@
  *   argv[1] is the number of an inherited SOCK_SEQPACKET socket. A request is NUL-terminated "key=value" records, the
  *   first being "verb=...":
  *     listen   channel=PATH [console=PATH] [log=PATH]; the next packet is the agent's spec, raw
- *     prepare  mode=chroot|namespace, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
- *              [hostname=] [bridge= veth= address= gateway=]
+ *     prepare  mode=chroot|namespace|command, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
+ *              [hostname=] [bridge= veth= address= gateway=]; for a command also [env=NAME=VALUE...]
+ *              [output=PATH] for what it prints, [status=PATH] as its descriptor 3
+ *     watch    name=MILESTONE path=PATH: an event NAME as soon as the file is there and not empty;
+ *              one component of the path may be `*`, which stands for the first folder
  *     go       start what was prepared
  *     send     line=TEXT to the agent
  *     ping     count=N echo round trips
  *   An event is "STAMP SOURCE TEXT" (output events: a newline and the bytes follow).
  *
  * When Python's end closes, everything started is killed, mounts are undone, and it exits.
+ *
+ * `starter link BRIDGE VETH ADDRESS [GATEWAY]` is a hook for OCI runtimes: it connects the container
+ * whose state (JSON with its "pid") stands on stdin to the bridge, as the namespace platform does.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -37,6 +44,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -52,19 +60,21 @@
 
 #define PACKET_MAX (128 * 1024)
 #define LINE_MAX_BYTES 4096
-#define MANY 64
+#define MANY 192
 
 struct request {
     const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
     const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
+    const char *output, *status, *name, *path;
     const char *cgroups[MANY];
-    char *args[MANY + 1];
-    int cgroup_count, arg_count;
+    char *args[MANY + 1], *env[MANY + 1];
+    int cgroup_count, arg_count, env_count;
 };
 
 static char request_buffer[PACKET_MAX], packet[PACKET_MAX];
 static struct request prepared;
 static int control = -1;
+static pid_t launcher;
 static int go_pipe = -1, network_pipe[2] = {-1, -1};
 static char *spec;
 static size_t spec_size;
@@ -95,7 +105,8 @@ static void emit(uint64_t stamp, const char *source, const char *format, ...) {
 }
 
 static _Noreturn void die(const char *what) {
-    emit(now(), "launch", "fail %s: %s", what, strerror(errno));
+    if (control >= 0) emit(now(), "launch", "fail %s: %s", what, strerror(errno));
+    else dprintf(2, "%s: %s\n", what, strerror(errno));
     _exit(1);
 }
 
@@ -112,7 +123,8 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
         {"upper", &request->upper}, {"work", &request->work}, {"merged", &request->merged},
         {"run", &request->run}, {"hostname", &request->hostname}, {"bridge", &request->bridge},
         {"veth", &request->veth}, {"address", &request->address}, {"line", &request->line},
-        {"gateway", &request->gateway}, {"count", &request->count},
+        {"gateway", &request->gateway}, {"count", &request->count}, {"output", &request->output},
+        {"status", &request->status}, {"name", &request->name}, {"path", &request->path},
     };
     memset(request, 0, sizeof *request);
     for (char *record = bytes; record < bytes + size; record += strlen(record) + 1) {
@@ -121,6 +133,8 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
         size_t length = (size_t)(value++ - record);
         if (length == 3 && !strncmp(record, "arg", 3) && request->arg_count < MANY)
             request->args[request->arg_count++] = value;
+        else if (length == 3 && !strncmp(record, "env", 3) && request->env_count < MANY)
+            request->env[request->env_count++] = value;
         else if (length == 6 && !strncmp(record, "cgroup", 6) && request->cgroup_count < MANY)
             request->cgroups[request->cgroup_count++] = value;
         else
@@ -166,9 +180,7 @@ static void write_all(int file, const char *bytes, size_t size) {
 
 /* ---- starting ---- */
 
-static _Noreturn void execute(char **args) {
-    static char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                                  NULL};
+static _Noreturn void execute(char **args, char **environment) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -176,9 +188,17 @@ static _Noreturn void execute(char **args) {
     die(args[0]);
 }
 
+static void mount_root(void) {
+    mount_overlay(prepared.lower, prepared.upper, prepared.work, prepared.merged);
+    TRY(mount(prepared.run, below(prepared.merged, "/.harness/run"), NULL, MS_BIND, NULL), "channel");
+}
+
+static char *own_environment[] = {
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+
 static void become_container(void) {
     TRY(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
-    mount_overlay(prepared.lower, prepared.upper, prepared.work, prepared.merged, prepared.run);
+    mount_root();
     populate_root(prepared.merged);
     change_root(prepared.merged);
     if (prepared.hostname) TRY(sethostname(prepared.hostname, strlen(prepared.hostname)), "hostname");
@@ -189,7 +209,7 @@ static void become_container(void) {
     }
     configure_network(prepared.bridge ? prepared.address : NULL, prepared.gateway);
     drop_privileges();
-    execute(prepared.args);
+    execute(prepared.args, own_environment);
 }
 
 /* clone3 with no stack of its own acts as fork; stdio of an instance is /dev/null. */
@@ -202,19 +222,41 @@ static pid_t clone_instance(uint64_t flags) {
  * The launcher lives in the instance's cgroup before the clock starts (joining one waits for an
  * RCU grace period), clones the instance into it, and ends; the instance is then the starter's.
  */
+static void open_as(int descriptor, const char *path, int flags) {
+    int file = open(path, flags | O_APPEND, 0644);
+    TRY(file, path);
+    if (file != descriptor) TRY(dup2(file, descriptor), path);
+}
+
+/* An engine's command: the launcher itself becomes it. Its root's overlay is mounted in the timed
+ * window, as the namespace platform does it. */
+static _Noreturn void run_command(void) {
+    if (prepared.lower) mount_overlay(prepared.lower, prepared.upper, prepared.work, prepared.merged);
+    if (prepared.status) {
+        if (control == 3) control = -1;
+        open_as(3, prepared.status, O_CREAT | O_WRONLY);
+    }
+    execute(prepared.args, prepared.env);
+}
+
 static _Noreturn void launch(int go) {
-    int isolated = !strcmp(prepared.mode, "namespace");
+    int isolated = !strcmp(prepared.mode, "namespace"), command = !strcmp(prepared.mode, "command");
     char byte;
-    if (!isolated) {
-        mount_overlay(prepared.lower, prepared.upper, prepared.work, prepared.merged, prepared.run);
+    if (!isolated && !command) {
+        mount_root();
         TRY(mount("/proc", below(prepared.merged, "/proc"), NULL, MS_BIND, NULL), "/proc");
         TRY(mount("/sys", below(prepared.merged, "/sys"), NULL, MS_BIND | MS_REC, NULL), "/sys");
         TRY(mount("/dev", below(prepared.merged, "/dev"), NULL, MS_BIND | MS_REC, NULL), "/dev");
     }
     for (int i = 0; i < prepared.cgroup_count; i++)
         TRY(write_file(prepared.cgroups[i], "cgroup.procs", "0"), prepared.cgroups[i]);
+    if (prepared.output) {
+        open_as(1, prepared.output, O_CREAT | O_WRONLY);
+        TRY(dup2(1, 2), prepared.output);
+    }
     emit(now(), "launch", "prepared");
     if (read(go, &byte, 1) != 1) _exit(0);
+    if (command) run_command();
     pid_t pid = clone_instance(isolated ? CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC |
                                               CLONE_NEWNET | CLONE_NEWCGROUP
                                         : 0);
@@ -222,7 +264,7 @@ static _Noreturn void launch(int go) {
     if (pid == 0) {
         TRY(chroot(prepared.merged), "chroot");
         TRY(chdir("/"), "/");
-        execute(prepared.args);
+        execute(prepared.args, own_environment);
     }
     uint64_t stamp = now();
     TRY(pid, "clone");
@@ -244,7 +286,7 @@ static void prepare(void) {
         if (texts[i]) texts[i] += shift;
     TRY(pipe2(pipe_ends, O_CLOEXEC), "pipe");
     TRY(pipe2(network_pipe, O_CLOEXEC), "pipe");
-    pid_t launcher = fork();
+    launcher = fork();
     TRY(launcher, "fork");
     if (launcher == 0) {
         close(pipe_ends[1]);
@@ -254,6 +296,73 @@ static void prepare(void) {
     close(network_pipe[0]);
     close(network_pipe[1]);
     go_pipe = pipe_ends[1];
+}
+
+/* ---- files that engines write: the appearance of one is a milestone ---- */
+
+struct watch {
+    char name[32], path[1024];
+    int done;
+};
+
+static struct watch watches[4];
+static int watch_count, notifier = -1;
+
+/* The first folder in `folder`, for a component whose name the engine makes up. */
+static int find_folder(const char *folder, char *name, size_t size) {
+    struct dirent *entry;
+    DIR *listing = opendir(folder);
+    if (!listing) return 0;
+    while ((entry = readdir(listing)) && (entry->d_name[0] == '.' || entry->d_type != DT_DIR)) { }
+    if (entry) snprintf(name, size, "%s", entry->d_name);
+    closedir(listing);
+    return entry != NULL;
+}
+
+/*
+ * Whether the file is there with something in it; else the deepest folder on the way to it that
+ * exists is watched. A folder that appears between the look and the watch is found in the next
+ * round, since the watch is set before the look.
+ */
+static int look_for(const char *path) {
+    char where[2048] = "", name[256];
+    struct stat info;
+    while (*path) {
+        size_t length = strcspn(++path, "/");
+        const uint32_t events = IN_CREATE | IN_MOVED_TO | IN_MODIFY | IN_CLOSE_WRITE | IN_ONLYDIR;
+        if (inotify_add_watch(notifier, where[0] ? where : "/", events) < 0) return 0;
+        snprintf(name, sizeof name, "%.*s", (int)length, path);
+        if (!strcmp(name, "*") && !find_folder(where, name, sizeof name)) return 0;
+        strncat(where, "/", sizeof where - strlen(where) - 1);
+        strncat(where, name, sizeof where - strlen(where) - 1);
+        if (stat(where, &info) < 0) return 0;
+        path += length;
+    }
+    return S_ISREG(info.st_mode) && info.st_size > 0;
+}
+
+static void look_for_all(void) {
+    for (int i = 0; i < watch_count; i++) {
+        if (watches[i].done) continue;
+        uint64_t stamp = now();
+        if (!look_for(watches[i].path)) continue;
+        watches[i].done = 1;
+        emit(stamp, "launch", "%s", watches[i].name);
+    }
+}
+
+static void add_watch(const char *name, const char *path) {
+    if (!name || !path || watch_count == (int)(sizeof watches / sizeof *watches)) return;
+    if (notifier < 0) notifier = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    struct watch *added = &watches[watch_count++];
+    snprintf(added->name, sizeof added->name, "%s", name);
+    snprintf(added->path, sizeof added->path, "%s", path);
+    look_for_all();
+}
+
+static void read_notifier(void) {
+    while (read(notifier, packet, sizeof packet) > 0) { }
+    look_for_all();
 }
 
 /* ---- what arrives from the instance ---- */
@@ -378,6 +487,9 @@ static int serve_request(void) {
     if (!request.verb) return 1;
     if (!strcmp(request.verb, "go")) {
         write_all(go_pipe, "g", 1);
+        emit(now(), "launch", "running %d", launcher);
+    } else if (!strcmp(request.verb, "watch")) {
+        add_watch(request.name, request.path);
     } else if (!strcmp(request.verb, "listen")) {
         start_listening(&request);
     } else if (!strcmp(request.verb, "prepare")) {
@@ -438,7 +550,31 @@ static void become_prompt(void) {
         (void)!nice(-20);
 }
 
+/* As a hook of an OCI runtime: the state on stdin names the container's first process. */
+static int link_container(int count, char **arguments) {
+    char state[8192];
+    ssize_t size = 0, part;
+    while ((part = read(0, state + size, sizeof state - 1 - (size_t)size)) > 0) size += part;
+    state[size] = 0;
+    const char *found = strstr(state, "\"pid\"");
+    int pid = 0;
+    if (!found || sscanf(found + 5, " : %d", &pid) != 1 || pid <= 0) {
+        errno = ESRCH;
+        die("the runtime's state names no process");
+    }
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/ns/net", pid);
+    int space = open(path, O_RDONLY | O_CLOEXEC);
+    TRY(space, path);
+    add_veth(arguments[0], arguments[1], pid);
+    TRY(setns(space, CLONE_NEWNET), path);
+    configure_network(arguments[2], count > 3 ? arguments[3] : NULL);
+    return 0;
+}
+
 int main(int count_of_arguments, char **arguments) {
+    if (count_of_arguments > 4 && !strcmp(arguments[1], "link"))
+        return link_container(count_of_arguments - 2, arguments + 2);
     if (count_of_arguments != 2) return 2;
     control = atoi(arguments[1]);
     sigset_t children;
@@ -451,13 +587,16 @@ int main(int count_of_arguments, char **arguments) {
     fcntl(control, F_SETFD, FD_CLOEXEC);
     int reaper = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     for (;;) {
-        struct pollfd polls[4] = {{.fd = control, .events = POLLIN}, {.fd = reaper, .events = POLLIN}};
-        struct stream *streams[4] = {0};
-        int count = 2;
+        struct pollfd polls[5] = {{.fd = control, .events = POLLIN},
+                                  {.fd = reaper, .events = POLLIN},
+                                  {.fd = notifier, .events = POLLIN}};
+        struct stream *streams[5] = {0};
+        int count = 3;
         add_poll(polls, streams, &count, &channel);
         add_poll(polls, streams, &count, &console);
         if (poll(polls, (nfds_t)count, -1) < 0 && errno != EINTR) break;
-        for (int i = 2; i < count; i++) {
+        if (polls[2].revents) read_notifier();
+        for (int i = 3; i < count; i++) {
             if (!polls[i].revents) continue;
             if (streams[i]->connection >= 0) read_stream(streams[i]);
             else accept_stream(streams[i]);
@@ -470,6 +609,6 @@ int main(int count_of_arguments, char **arguments) {
         if (polls[0].revents && !serve_request()) break;
     }
     kill_children();
-    if (prepared.mode && !strcmp(prepared.mode, "chroot")) umount2(prepared.merged, MNT_DETACH);
+    if (prepared.merged && strcmp(prepared.mode, "namespace")) umount2(prepared.merged, MNT_DETACH);
     return 0;
 }

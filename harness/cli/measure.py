@@ -33,6 +33,12 @@ _BESIDE_RESUME = ("out", "dry_run")
 @click.option("--seed", type=int, metavar="S", help="Decides the order of trials.")
 @click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="How guests run.")
 @click.option("--connection", metavar="URI", help="A libvirt other than the embedded one.")
+@click.option(
+    "--start-engines/--no-start-engines",
+    default=None,
+    help="Start a Docker daemon of the run's own where none is running.",
+)
+@click.option("--docker-host", metavar="URL", help="Address of the Docker daemon.")
 @click.option("--quick", is_flag=True, help="Only 3 blocks.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The result folder.")
 @click.option(

@@ -6,12 +6,13 @@ Adding a platform is one file with a class that has these methods, and one line 
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
+from harness.variants import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class InstanceSpec:
     overlay disk and sockets there. ``cgroups`` are the instance's cgroup folders (one per v1
     controller, or one for v2; empty where the host gives none). ``memory`` (bytes) is the guest's
     memory and the container's limit. ``address`` is set where the workload needs a network:
-    the instance's address with prefix on the lab's bridge; None means loopback only.
+    the instance's address with prefix on the lab's bridge; None means loopback only, or the lab's
+    own network where ``host_network`` is set. Without ``limits`` a container gets none.
     """
 
     name: str
@@ -38,6 +40,8 @@ class InstanceSpec:
     address: str | None = None
     gateway: str | None = None
     bridge: str | None = None
+    host_network: bool = False
+    limits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,15 @@ class Instance(Protocol):
     accelerator: str
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    @property
+    def address(self) -> str | None:
+        """Where its services are reached from the lab, without prefix; None without a network."""
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        """The groups whose charge is this instance's memory, helpers left out where they can be;
+        empty where the kernel keeps no account of it."""
 
     def wait_ready(self) -> None:
         """Wait for ``ready`` within the spec's timeout; raises TrialError with the reason."""
@@ -83,11 +96,14 @@ class Instance(Protocol):
 class Processes:
     """Host pids of an instance: ``inside`` it (agent, workload, guest), and ``helpers`` of it.
 
-    For a VM the virtual machine monitor is ``inside``.
+    For a VM the virtual machine monitor is ``inside``, for a sandbox its user-space kernel.
+    Helpers are what serves this instance alone (runtime, shim, conmon, gofer). ``proc`` is the
+    /proc in which these numbers hold: an engine outside the lab counts by the host's.
     """
 
     inside: tuple[int, ...]
     helpers: tuple[int, ...] = ()
+    proc: Path = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +114,24 @@ class Packed:
     paths: tuple[Path, ...]
 
 
+class Daemon(Protocol):
+    """An engine's daemons: one fixed cost, shared by all its instances."""
+
+    def processes(self) -> Processes:
+        """The daemons' pids, all of them as ``inside``; nothing that serves one instance."""
+
+    def read_cpu(self) -> float | None:
+        """CPU seconds used so far by the daemons and by what they started and reaped, or what
+        serves an instance outside its groups (shims); None where that cannot be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """What a driver may use besides the spec: programs built once, and the guest's kernel."""
+    """What a driver may use besides the spec: programs built once, and the guest's kernel.
+
+    ``platform`` is the full name of the variant, with ``options`` what it means. ``shared`` holds
+    what several platforms of one run use together (a daemon), by a name of the driver's choice.
+    """
 
     starter: Path
     kernel: GuestKernel | None = None
@@ -109,6 +140,20 @@ class Toolbox:
     logs: Path | None = None
     scratch: Path | None = None
     """The run's scratch folder; what is put there is gone when the run ends."""
+    run_id: str = ""
+    platform: str = ""
+    options: Options = field(default_factory=Options)
+    start_engines: bool = False
+    """Whether a daemon of the run's own may be started where none is running."""
+    docker_host: str | None = None
+    shared: dict[str, object] = field(default_factory=dict)
+
+
+def find_address(spec: InstanceSpec) -> str | None:
+    """Where an instance is reached that has just what its spec asks for."""
+    if spec.host_network:
+        return "127.0.0.1"
+    return spec.address.split("/")[0] if spec.address else None
 
 
 class Driver(Protocol):
@@ -116,6 +161,8 @@ class Driver(Protocol):
 
     name: str
     kind: Kind
+    daemon: Daemon | None
+    """The engine's daemons, known once ``start_run`` was entered; None for all without."""
 
     def unavailable(self) -> str | None:
         """Why this platform cannot run here and the command that mends it; None if it can."""
@@ -128,6 +175,12 @@ class Driver(Protocol):
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         """Pure: argv, mounts, domain XML, kernel command line, as JSON types (for --dry-run)."""
+
+    def start_run(self, images: Sequence[Image], /) -> AbstractContextManager[None]:
+        """What comes once before all trials: a daemon, images loaded into a store; undone on exit.
+
+        Raises HostError where it cannot be had.
+        """
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[Instance]:
         """Prepare (untimed), stamp ``request``, start, yield after ``created``; stop on exit."""

@@ -23,7 +23,7 @@ from harness.drivers.accelerator import (
     find_accelerator,
     prove_accelerator,
 )
-from harness.drivers.base import InstanceSpec, Packed, Processes, Toolbox
+from harness.drivers.base import InstanceSpec, Packed, Processes, Toolbox, find_address
 from harness.drivers.domain_xml import (
     DIRECT,
     MICROVM,
@@ -80,6 +80,16 @@ class VmInstance:
     stopped: bool = field(default=False, init=False)
 
     @property
+    def address(self) -> str | None:
+        return find_address(self.spec)
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        """The instance's groups if it lives in them: a daemon's guest does not, and an empty
+        group's zero would be a wrong number."""
+        return self.spec.cgroups if cgroup.read_processes(self.spec.cgroups) else ()
+
+    @property
     def milestones(self) -> dict[str, int]:
         return self.channel.milestones
 
@@ -133,6 +143,7 @@ class VmDriver:
     """What both platforms share. ``kernel_form``: the ELF kernel starts sooner than the bzImage."""
 
     name = ""
+    daemon = None
     kind: Kind = "vm"
     machine: Machine
     kernel_form: Literal["elf", "bzimage"] = "elf"
@@ -191,6 +202,9 @@ class VmDriver:
             "kernel_command_line": domain.boot.command_line,
             "domain": build_domain_xml(domain),
         }
+
+    def start_run(self, _images: Sequence[Image], /) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[VmInstance]:

@@ -6,7 +6,7 @@ of capabilities and no_new_privs. What is done in which order stands in agent/co
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from harness import cgroup
@@ -29,6 +29,8 @@ class NamespaceDriver:
 
     name = "namespace"
     kind: Kind = "container"
+
+    daemon = None
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
@@ -54,6 +56,9 @@ class NamespaceDriver:
             "namespaces": list(_NAMESPACES),
             "limits": limits,
         }
+
+    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
         return _start_limited(spec, self.toolbox.starter)

@@ -4,7 +4,7 @@ No namespace and no limit; the overlay that keeps the image unwritten is mounted
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
@@ -25,6 +25,8 @@ class ProcessDriver:
     name = "process"
     kind: Kind = "process"
 
+    daemon = None
+
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
 
@@ -39,6 +41,9 @@ class ProcessDriver:
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         return describe_rooted(spec, "chroot")
+
+    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
         return start_rooted_instance(spec, "chroot", self.toolbox.starter)

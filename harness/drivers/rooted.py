@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import cgroup
 from harness.channel import Channel
-from harness.drivers.base import InstanceSpec, Packed, Processes
+from harness.drivers.base import InstanceSpec, Packed, Processes, find_address
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.model import NO_ACCELERATOR
@@ -85,7 +85,16 @@ class RootedInstance:
     starter: Starter
     layout: Layout
     accelerator: str = NO_ACCELERATOR
+    on_host: bool = False
     stopped: bool = field(default=False, init=False)
+
+    @property
+    def address(self) -> str | None:
+        return "127.0.0.1" if self.on_host else find_address(self.spec)
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        return self.spec.cgroups
 
     @property
     def milestones(self) -> dict[str, int]:
@@ -131,7 +140,7 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
         starter.listen(layout.run / "channel", agent_spec)
         starter.prepare(build_prepare_records(spec, mode))
         channel = Channel(starter)
-        instance = RootedInstance(spec, channel, starter, layout)
+        instance = RootedInstance(spec, channel, starter, layout, on_host=mode == "chroot")
         try:
             channel.milestones["request"] = read_clock()
             starter.go()

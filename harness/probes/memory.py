@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import cgroup
-from harness.drivers.base import Processes
+from harness.drivers.base import Daemon, Processes
 from harness.model import Kind, Measurement
 
 _KIB = 1024
@@ -21,15 +21,15 @@ def read_available() -> int:
     raise OSError("/proc/meminfo has no MemAvailable")
 
 
-def read_pss(pids: Sequence[int]) -> int | None:
+def read_pss(pids: Sequence[int], proc: Path = Path("/proc")) -> int | None:
     """Sum of PSS over processes, in bytes; None if none of them could be read."""
-    found = [size for size in map(_read_pss_of, pids) if size is not None]
+    found = [size for pid in pids if (size := _read_pss_of(proc / str(pid))) is not None]
     return sum(found) if found else None
 
 
-def _read_pss_of(pid: int) -> int | None:
+def _read_pss_of(folder: Path) -> int | None:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in (folder / "smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * _KIB
     except OSError:  # ended meanwhile, or not ours to read
@@ -75,11 +75,20 @@ def read_ledger(
     available_before: int,
 ) -> list[Measurement]:
     """Read every figure of the ledger now."""
-    helpers = read_pss(processes.helpers)
-    inside = read_pss(processes.inside)
+    helpers = read_pss(processes.helpers, processes.proc)
+    inside = read_pss(processes.inside, processes.proc)
     pss = None if inside is None else inside + (helpers or 0)
     delta = available_before - read_available()
     return build_ledger(kind, pss, helpers, guest_used, cgroup.read_memory(cgroups), delta)
+
+
+def read_daemon(daemon: Daemon | None) -> list[Measurement]:
+    """What an engine's daemons take, whatever the number of instances; no row without any."""
+    if daemon is None:
+        return []
+    processes = daemon.processes()
+    pss = read_pss(processes.inside, processes.proc)
+    return [] if pss is None else [Measurement("memory.daemon", pss)]
 
 
 def parse_guest_used(answer: str) -> int:

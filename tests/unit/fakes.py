@@ -1,11 +1,11 @@
 """A driver and instances that follow a script, for the runner's own logic only."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.drivers.base import InstanceSpec, Packed, Processes
+from harness.drivers.base import Daemon, InstanceSpec, Packed, Processes, find_address
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.model import Kind
@@ -22,6 +22,14 @@ class FakeInstance:
     accelerator: str = "none"
     milestones: dict[str, int] = field(default_factory=lambda: dict(STAMPS))
     stopped: bool = False
+
+    @property
+    def address(self) -> str | None:
+        return find_address(self.spec)
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        return self.spec.cgroups
 
     def wait_ready(self) -> None:
         if self.problem:
@@ -53,6 +61,7 @@ class FakeDriver:
     kind: Kind = "container"
     problem: Callable[[InstanceSpec], str | None] = lambda _: None
     accelerator: str = "none"
+    daemon: Daemon | None = None
     started: list[FakeInstance] = field(default_factory=list)
 
     def unavailable(self) -> str | None:
@@ -66,6 +75,9 @@ class FakeDriver:
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         return {"name": spec.name}
+
+    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[FakeInstance]:
         return self._start(spec)

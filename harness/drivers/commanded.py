@@ -1,0 +1,198 @@
+"""Instances that a command of the host starts: what OCI runtimes, Podman and the like share.
+
+The command (``crun run …``) is prepared before the clock and stays in the foreground for as long
+as its container lives. Where it wants a root folder, the image's overlay is mounted for it inside
+the timed window, as for the `namespace` platform. The command and whatever it starts outside the
+container live in a group of their own below the instance's: the helpers of the process tree.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import cgroup
+from harness.channel import Channel
+from harness.drivers.base import InstanceSpec, Processes, find_address
+from harness.drivers.rooted import AGENT, CHANNEL, Layout
+from harness.errors import HostError, TrialError
+from harness.model import NO_ACCELERATOR
+from harness.process import find_children, run_command
+from harness.starter import Starter, build_agent_spec, read_clock, start_starter
+
+FIRST_PROCESS = (AGENT, CHANNEL)
+RUN_FOLDER = "/.harness/run"
+HELPERS = "helpers"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NANOSECONDS = 1_000_000_000
+_STOP_S = 10.0
+_CLEANUP_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How to start one instance, as plain data.
+
+    ``argv[0]`` is an absolute path. ``watches`` are files whose appearance is a milestone
+    (`Starter.watch`). ``root`` says whether the command wants the overlay mounted at
+    ``Layout.merged``. ``status`` is opened as its descriptor 3. ``group`` is the name, below each
+    of the instance's groups, of the container's own group; None where it makes none, and the
+    container is told from its helpers by its pid namespace. ``cleanup`` are commands that remove
+    what a container leaves that did not end by itself; they may fail.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": PATH})
+    watches: Mapping[str, Path] = field(default_factory=dict)
+    root: bool = True
+    status: Path | None = None
+    group: str | None = None
+    cleanup: tuple[tuple[str, ...], ...] = ()
+
+
+def build_command_records(
+    spec: InstanceSpec, command: Command, helpers: Sequence[Path]
+) -> list[tuple[str, str]]:
+    """What the starter is told before the clock."""
+    layout = Layout.of(spec)
+    records = [("mode", "command"), ("output", str(output_of(spec)))]
+    if command.root:
+        folders = {name: getattr(layout, name) for name in ("lower", "upper", "work", "merged")}
+        records += [(name, str(path)) for name, path in folders.items()]
+    if command.status is not None:
+        records.append(("status", str(command.status)))
+    records += [("arg", word) for word in command.argv]
+    records += [("env", f"{name}={value}") for name, value in command.environment.items()]
+    return records + [("cgroup", str(folder)) for folder in helpers]
+
+
+def output_of(spec: InstanceSpec) -> Path:
+    """Where the command's own words go; kept with the logs of a trial that failed."""
+    return spec.folder / "engine.log"
+
+
+@dataclass(slots=True)
+class CommandedInstance:
+    """A container that a command runs. It ends when its agent is told to, and the command then."""
+
+    spec: InstanceSpec
+    command: Command
+    channel: Channel
+    starter: Starter
+    accelerator: str = NO_ACCELERATOR
+    stopped: bool = field(default=False, init=False)
+
+    @property
+    def milestones(self) -> dict[str, int]:
+        return self.channel.milestones
+
+    @property
+    def address(self) -> str | None:
+        return find_address(self.spec)
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        if self.command.group is None:
+            return ()
+        folders = [folder / self.command.group for folder in self.spec.cgroups]
+        return tuple(folder for folder in folders if folder.is_dir())
+
+    def wait_ready(self) -> None:
+        deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)
+        self.channel.wait_for("ready", deadline)
+
+    def ask(self, question: str) -> str:
+        return self.channel.ask(question, question)
+
+    def round_trips(self, count: int) -> Sequence[float]:
+        return self.channel.round_trips(count)
+
+    def processes(self) -> Processes:
+        if self.spec.cgroups:
+            everything = set(cgroup.read_processes(self.spec.cgroups))
+        else:
+            everything = set(find_children(self.starter.pid))
+        if self.command.group is not None and self.spec.cgroups:
+            inside = set(cgroup.read_processes(self.cgroups))
+        else:
+            inside = {pid for pid in everything if is_contained(pid)}
+        return Processes(tuple(sorted(inside)), tuple(sorted(everything - inside)))
+
+    def files(self) -> Sequence[Path]:
+        return (Layout.of(self.spec).upper,)
+
+    def stop(self) -> None:
+        if self.stopped:
+            return
+        self.stopped = True
+        ended = False
+        with contextlib.suppress(TrialError):
+            self.starter.send("stop")
+            ended = self.channel.wait_end(read_clock() + int(_STOP_S * _NANOSECONDS))
+        if not ended:
+            for words in self.command.cleanup:
+                with contextlib.suppress(HostError):
+                    run_command(words, timeout=_CLEANUP_S, check=False,
+                                env=self.command.environment)  # fmt: skip
+        cgroup.kill_processes(self.spec.cgroups)
+
+
+def is_contained(pid: int) -> bool:
+    """Whether a process lives in a pid namespace other than this one's."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+    except OSError:  # it has ended
+        return False
+
+
+@contextlib.contextmanager
+def start_commanded_instance(
+    spec: InstanceSpec, command: Command, program: Path
+) -> Iterator[CommandedInstance]:
+    """Prepare, stamp ``request``, start the command; yields at once, with ``request`` known."""
+    layout = Layout.of(spec)
+    layout.make()
+    helpers = cgroup.start_child(spec.cgroups, HELPERS)
+    agent_spec = build_agent_spec(spec.command, spec.ready, spec.environment)
+    with start_starter(program) as starter:
+        starter.listen(layout.run / "channel", agent_spec)
+        starter.prepare(build_command_records(spec, command, helpers))
+        for name, path in command.watches.items():
+            starter.watch(name, path)
+        channel = Channel(
+            starter,
+            program=Path(command.argv[0]).name,
+            evidence=lambda: read_last_line(output_of(spec)),
+        )
+        instance = CommandedInstance(spec, command, channel, starter)
+        try:
+            channel.milestones["request"] = read_clock()
+            starter.go()
+            yield instance
+        except TrialError:
+            channel.keep_output(spec.folder / "output.log")
+            raise
+        finally:
+            instance.stop()
+
+
+def read_last_line(log: Path) -> str | None:
+    """The last thing a command said, without colours or time stamps; None if it said nothing."""
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+        said = [line for line in lines if line]
+        return said[-1][-300:] if said else None
+    return None
+
+
+def describe_command(command: Command) -> Mapping[str, object]:
+    """The start as plain values, for --dry-run and the manifest."""
+    return {
+        "first_process": list(FIRST_PROCESS),
+        "argv": list(command.argv),
+        "watched": {name: str(path) for name, path in command.watches.items()},
+        "root": "overlay on the image's tree, mounted in the timed window" if command.root else
+        "the engine's own",
+    }  # fmt: skip
