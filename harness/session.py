@@ -128,6 +128,7 @@ def _measure(order: Order, listener: Listener) -> int:
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
     with contextlib.ExitStack() as engines:
         left_out += start_engines(order, drivers, engines)
+        left_out += list_unreachable(plan, drivers)
         for line in left_out:
             listener.say(f"left out: {line}")
         bench = build_bench(order, drivers, scratch, tree)
@@ -159,13 +160,20 @@ def start_engines(
     return left_out
 
 
+def list_unreachable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
+    """A line for each platform that runs only what needs no network."""
+    names = ", ".join(each.name for each in plan.workloads if each.network)
+    reasons = {name: driver.no_network for name, driver in drivers.items()} if names else {}
+    return [f"{name} with {names}: {reason}" for name, reason in reasons.items() if reason]
+
+
 def _run_trials(
     order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str], listener: Listener
 ) -> None:
     plan, drivers = order.plan, bench.drivers
     with open_store(order, bench, toolbox, left_out) as store:
         done = {outcome.trial for outcome in store.read_outcomes()}
-        schedule = [each for each in build_schedule(plan) if _runs(each, drivers)]
+        schedule = [each for each in build_schedule(plan) if _runs(each, bench)]
         series = build_series(plan, drivers)
         total = len(schedule) + sum(count + 1 for _, count in series)
         listener.start(total, len(done))
@@ -175,8 +183,11 @@ def _run_trials(
             listener.advance(outcome)
 
 
-def _runs(scheduled: ScheduledTrial, drivers: Mapping[str, Driver]) -> bool:
-    return base_platform(scheduled.platform) in drivers
+def _runs(scheduled: ScheduledTrial, bench: Bench) -> bool:
+    driver = bench.drivers.get(base_platform(scheduled.platform))
+    if driver is None:
+        return False
+    return not (bench.workloads[scheduled.workload].network and driver.no_network)
 
 
 def _run_all(
@@ -213,7 +224,10 @@ def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[Schedu
     number = max((each.trial for each in build_schedule(plan)), default=-1) + 1
     found = []
     for platform, driver in drivers.items():
-        workload = next((each for each in plan.workloads if runs_on(each, platform)), None)
+        fitting = (each for each in plan.workloads if runs_on(each, platform))
+        workload = next(
+            (each for each in fitting if not (each.network and driver.no_network)), None
+        )
         if workload is None:
             continue
         count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)

@@ -164,6 +164,13 @@ class Driver(Protocol):
     daemon: Daemon | None
     """The engine's daemons, known once ``start_run`` was entered; None for all without."""
 
+    @property
+    def no_network(self) -> str | None:
+        """Why services on it cannot be reached over the lab's bridge; None if they can.
+
+        Known once ``start_run`` was entered. Workloads that need it are then left out.
+        """
+
     def unavailable(self) -> str | None:
         """Why this platform cannot run here and the command that mends it; None if it can."""
 

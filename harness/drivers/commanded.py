@@ -8,11 +8,12 @@ container live in a group of their own below the instance's: the helpers of the 
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import cgroup
+from harness import cgroup, lab
 from harness.channel import Channel
 from harness.drivers.base import InstanceSpec, Processes, find_address
 from harness.drivers.rooted import AGENT, CHANNEL, Layout
@@ -137,6 +138,20 @@ class CommandedInstance:
                     run_command(words, timeout=_CLEANUP_S, check=False,
                                 env=self.command.environment)  # fmt: skip
         cgroup.kill_processes(self.spec.cgroups)
+
+
+def find_program(name: str) -> str | None:
+    """The path of an engine's program, looked for where administrators' tools are too."""
+    return shutil.which(name) or shutil.which(name, path=PATH)
+
+
+def find_fault(program: str) -> str | None:
+    """Why an engine that needs root and a program cannot run here; None if it can."""
+    if find_program(program) is None:
+        return f"{program} is not installed"
+    if not lab.is_privileged():
+        return f"{program} is measured as root only: run the harness as root"
+    return None
 
 
 def is_contained(pid: int) -> bool:

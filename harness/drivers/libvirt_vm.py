@@ -144,6 +144,7 @@ class VmDriver:
 
     name = ""
     daemon = None
+    no_network = None
     kind: Kind = "vm"
     machine: Machine
     kernel_form: Literal["elf", "bzimage"] = "elf"

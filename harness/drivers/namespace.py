@@ -31,6 +31,7 @@ class NamespaceDriver:
     kind: Kind = "container"
 
     daemon = None
+    no_network = None
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox

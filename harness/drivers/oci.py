@@ -4,24 +4,31 @@ One class for all: they take the same words. The bundle is made before the clock
 `RUNTIME run` is what is timed, with the overlay of its root.
 """
 
+import contextlib
+import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import system
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
 from harness.drivers.commanded import (
     Command,
     CommandedInstance,
     describe_command,
+    find_fault,
+    find_program,
     start_commanded_instance,
 )
 from harness.drivers.oci_bundle import GROUP, build_config
 from harness.drivers.rooted import rooted_files, rooted_packings
+from harness.drivers.seccomp import find_filter_fault
+from harness.errors import HostError
 from harness.images.model import Image
 from harness.model import Kind
+from harness.process import run_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,12 @@ class OciDriver:
         self.toolbox = toolbox
         self.name = toolbox.platform or self.name
 
-    def unavailable(self) -> str | None:
-        if system.find_command(self.runtime.program) is None:
-            return f"{self.runtime.program} is not installed"
+    @property
+    def no_network(self) -> str | None:
         return None
+
+    def unavailable(self) -> str | None:
+        return find_fault(self.runtime.program) or find_filter_fault(self.toolbox.options)
 
     def files(self, image: Image) -> Sequence[Path]:
         return [Path(self._program()), *rooted_files(image, self.toolbox.starter)]
@@ -73,7 +82,7 @@ class OciDriver:
 
     def build_command(self, spec: InstanceSpec) -> Command:
         root = spec.folder / "state"
-        head = (self._program(), "--root", str(root), *self.runtime.options)
+        head = (self._program(), "--root", str(root), *self.build_options(spec))
         return Command(
             argv=(*head, "run", "--bundle", str(spec.folder), spec.name),
             watches={"created": root / self.runtime.state.format(id=spec.name)},
@@ -81,8 +90,12 @@ class OciDriver:
             cleanup=((*head, "delete", "--force", spec.name),),
         )
 
+    def build_options(self, _spec: InstanceSpec) -> tuple[str, ...]:
+        """The runtime's own options for one instance."""
+        return self.runtime.options
+
     def _program(self) -> str:
-        return system.find_command(self.runtime.program) or self.runtime.program
+        return find_program(self.runtime.program) or self.runtime.program
 
 
 class CrunDriver(OciDriver):
@@ -96,12 +109,56 @@ class RuncDriver(OciDriver):
 
 
 class GvisorDriver(OciDriver):
-    """gVisor's runsc: a user-space kernel between the workload and the host's."""
+    """gVisor's runsc: a user-space kernel between the workload and the host's.
+
+    Its network stack takes over the addresses of the namespace that it is started in, so it runs
+    without one where the workload needs none.
+    """
 
     name = "gvisor"
     kind: Kind = "sandbox"
-    runtime = Runtime(
-        "runsc",
-        ("--platform=ptrace", "--network=none", "--fsgofer-host-uds"),
-        "{id}_sandbox:{id}.state",
-    )
+    runtime = Runtime("runsc", ("--platform=ptrace",), "{id}_sandbox:{id}.state")
+
+    @property
+    def no_network(self) -> str | None:
+        return None if self.toolbox.options.network == "host" else find_netstack_fault()
+
+    def build_options(self, spec: InstanceSpec) -> tuple[str, ...]:
+        bridged = "sandbox" if spec.address else "none"
+        network = "host" if spec.host_network else bridged
+        return (*self.runtime.options, f"--network={network}", build_socket_option())
+
+
+_FIRST_WITH_SYNONYM = 20230501
+_FIRST_WITH_CHECK = 20250101
+_NAMESPACED = Path("/proc/sys/net/core/rmem_default")
+
+
+def find_netstack_fault() -> str | None:
+    """Why runsc cannot have a network here; asked inside the lab.
+
+    Older releases take a network namespace in which this file is seen for the host's own, and
+    refuse it; newer kernels show it in every one.
+    """
+    if _NAMESPACED.exists() and (read_release() or _FIRST_WITH_CHECK) < _FIRST_WITH_CHECK:
+        return (
+            "this release of runsc takes every network of this kernel for the host's, and refuses"
+        )
+    return None
+
+
+def build_socket_option() -> str:
+    """How runsc is told that the agent may use the channel's socket, in words of its release."""
+    if (read_release() or _FIRST_WITH_SYNONYM) < _FIRST_WITH_SYNONYM:
+        return "--fsgofer-host-uds"
+    return "--host-uds=open"
+
+
+@functools.cache
+def read_release() -> int | None:
+    """The date in runsc's version (``release-20221219.0``) as a number; None if it has none."""
+    with contextlib.suppress(HostError):
+        said = run_command([find_program("runsc") or "runsc", "--version"], timeout=10).stdout
+        found = re.search(r"20\d{6}", said)
+        return int(found[0]) if found else None
+    return None

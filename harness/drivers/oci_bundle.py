@@ -1,6 +1,7 @@
 """The configuration of an OCI bundle for one instance: the same container as `namespace` makes.
 
-Pure: `build_config` returns what goes into ``config.json``. Format: the OCI runtime specification
+`build_config` returns what goes into ``config.json``; it makes nothing, and reads only the filter
+of system calls where one is asked for. Format: the OCI runtime specification
 1.0 (config.md, config-linux.md).
 """
 
@@ -11,6 +12,7 @@ from harness.cgroup import CPU_PERIOD_US
 from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.commanded import FIRST_PROCESS, PATH, RUN_FOLDER
 from harness.drivers.rooted import Layout, build_link_name
+from harness.drivers.seccomp import read_filter
 
 CAPABILITIES = tuple(
     f"CAP_{name}"
@@ -44,7 +46,7 @@ def build_config(spec: InstanceSpec, toolbox: Toolbox) -> Mapping[str, object]:
         "root": {"path": str(layout.merged), "readonly": toolbox.options.read_only},
         "hostname": spec.name[-63:],
         "mounts": build_mounts(str(layout.run)),
-        "linux": build_linux(spec),
+        "linux": build_linux(spec, seccomp=bool(toolbox.options.seccomp)),
         **build_hooks(spec, toolbox),
     }
 
@@ -68,7 +70,7 @@ def build_mounts(run: str) -> list[dict[str, object]]:
     ]
 
 
-def build_linux(spec: InstanceSpec) -> dict[str, object]:
+def build_linux(spec: InstanceSpec, *, seccomp: bool = False) -> dict[str, object]:
     kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
     kinds += [] if spec.host_network else ["network"]
     resources: dict[str, object] = {}
@@ -82,6 +84,7 @@ def build_linux(spec: InstanceSpec) -> dict[str, object]:
         "namespaces": [{"type": kind} for kind in kinds],
         "resources": {"devices": [{"allow": False, "access": "rwm"}], **resources},
         **({"cgroupsPath": path} if path else {}),
+        **({"seccomp": read_filter(CAPABILITIES)} if seccomp else {}),
         "maskedPaths": [],
         "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
     }

@@ -26,6 +26,7 @@ class ProcessDriver:
     kind: Kind = "process"
 
     daemon = None
+    no_network = None
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox

@@ -62,6 +62,7 @@ class FakeDriver:
     problem: Callable[[InstanceSpec], str | None] = lambda _: None
     accelerator: str = "none"
     daemon: Daemon | None = None
+    no_network: str | None = None
     started: list[FakeInstance] = field(default_factory=list)
 
     def unavailable(self) -> str | None:
