@@ -85,7 +85,7 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         tuple[VariantKeys, ...],
         Meta(
             description="Further platforms, each a table of [options](#variants); a name such as "
-            "`docker+gvisor/host-net` among the platforms says the same",
+            "`runc/host-net` among the platforms says the same",
             examples=[[{"platform": "docker", "runtime": "gvisor"}]],
         ),
     ] = ()

@@ -48,9 +48,11 @@ def error_of(text: str = "", **options: object) -> str:
 # ---- merging ---------------------------------------------------------------------------------
 
 
-def test_without_a_file_the_defaults_are_ten_blocks_on_four_platforms() -> None:
+def test_without_a_file_the_defaults_are_ten_blocks_on_seven_platforms() -> None:
     plan = read_plan(None, {}, new_seed=SEED)
-    assert plan.platforms == ("process", "namespace", "vm-direct", "vm-microvm")
+    assert plan.platforms == (
+        "process", "namespace", "crun", "runc", "gvisor", "vm-direct", "vm-microvm",
+    )  # fmt: skip
     assert [workload.name for workload in plan.workloads] == ["noop", "httpd"]
     assert (plan.blocks, plan.warmup, plan.cache, plan.seed) == (10, 1, "warm", SEED)
 
@@ -309,7 +311,9 @@ def test_another_seed_gives_another_order() -> None:
 
 
 def test_the_order_of_a_seed_stays_the_same_from_release_to_release() -> None:
-    plan = read_plan(None, {"seed": 1, "workloads": ("noop",), "blocks": 2}, new_seed=0)
+    platforms = ("process", "namespace", "vm-direct", "vm-microvm")
+    options = {"platforms": platforms, "seed": 1, "workloads": ("noop",), "blocks": 2}
+    plan = read_plan(None, options, new_seed=0)
     assert [each.platform for each in build_schedule(plan)] == [
         "process",
         "namespace#2",
@@ -327,6 +331,57 @@ def test_the_order_of_a_seed_stays_the_same_from_release_to_release() -> None:
         "vm-direct",
         "process",
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("crun/host-net", "crun/host-net"),
+        ("runc/read-only/seccomp", "runc/seccomp/read-only"),
+        ("crun/no-seccomp", "crun"),
+        ("runc/cpus=2/memory=1024MiB", "runc/memory=1GiB/cpus=2"),
+        ("gvisor/no-limits", "gvisor/no-limits"),
+    ],
+)
+def test_a_variant_has_one_name_however_it_is_written(written: str, name: str) -> None:
+    assert plan_of(platforms=(written,)).platforms == (name,)
+
+
+def test_a_table_of_options_says_the_same_as_a_name() -> None:
+    text = """platforms = ["namespace"]
+    variants = [{ platform = "runc", network = "host", seccomp = true, memory = "64MiB" }]"""
+    assert plan_of(text).platforms == ("namespace", "runc/host-net/seccomp/memory=64MiB")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("crunn", "did you mean 'crun'?"),
+        ("crun/host-nett", "did you mean 'host-net'?"),
+        ("crun+runc", "crun has no choice of runtime"),
+        ("namespace/host-net", "namespace has no choice of network"),
+        ("gvisor/seccomp", "gvisor has no choice of seccomp"),
+        ("crun/host-net/no-net", "says its network twice"),
+        ("crun/no-limits/cpus=2", "has limits and no limits"),
+        ("crun/memory=much", "not a size"),
+        ("vm-direct/memory=1GiB", "takes no limits of its own"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(written: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plan_of(platforms=(written,))
+    assert words in str(caught.value)
+
+
+def test_a_platform_and_its_variant_by_another_name_are_the_same() -> None:
+    with pytest.raises(InputError, match="stands there twice"):
+        plan_of(platforms=("crun", "crun/no-seccomp"))
+
+
+def test_a_service_is_not_run_where_there_is_no_network() -> None:
+    arms = build_arms(plan_of(platforms=("crun/no-net", "crun")))
+    assert ("crun/no-net", "httpd") not in {(arm.platform, arm.workload) for arm in arms}
+    assert ("crun/no-net", "noop") in {(arm.platform, arm.workload) for arm in arms}
 
 
 def test_httpd_is_not_run_on_the_bare_process() -> None:

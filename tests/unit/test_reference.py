@@ -18,7 +18,7 @@ from harness.drivers import PLATFORMS, load_driver
 from harness.drivers.base import Toolbox
 from harness.inputs import find_meta, format_toml
 from harness.metrics import METRICS
-from harness.plan_file import PlanKeys
+from harness.plan_file import PlanKeys, VariantKeys
 from harness.workloads import WorkloadKeys, list_workloads, read_workload
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -27,6 +27,10 @@ TOML_WORDS = {int: "integer", str: "string", bool: "boolean"}
 
 def build_plan_table() -> str:
     return build_keys_table(PlanKeys)
+
+
+def build_variant_table() -> str:
+    return build_keys_table(VariantKeys)
 
 
 def build_workload_table() -> str:
@@ -66,6 +70,8 @@ def format_type(hint: object) -> str:
     if origin is dict:
         return f"table of {format_type(arguments[1])}s"
     assert isinstance(hint, type)
+    if issubclass(hint, msgspec.Struct):
+        return "table"
     return TOML_WORDS[hint]
 
 
@@ -152,6 +158,7 @@ def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "plan": build_plan_table,
+    "variant": build_variant_table,
     "workload": build_workload_table,
     "commands": build_commands_table,
     "platforms": build_platforms_table,
