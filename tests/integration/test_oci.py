@@ -89,8 +89,13 @@ def test_milestones_come_in_order_and_nothing_is_left(
     found = run_in_lab(measure, tmp_path)
     names = ["request", "created", "init", "exec", "ready"]
     stamps = found["stamps"]
-    assert [name for name, _ in sorted(stamps.items(), key=lambda pair: pair[1])] == names
-    assert build_phases(stamps)["residual"] == 0
+    assert set(stamps) == set(names)
+    order = [name for name, _ in sorted(stamps.items(), key=lambda pair: pair[1])]
+    if platform == "crun":  # it may write its state when the agent runs already
+        order, names = ([name for name in each if name != "created"] for each in (order, names))
+    else:
+        assert build_phases(stamps)["residual"] == 0
+    assert order == names
     assert found["left"] == []
     assert found["mounts"] is False
     assert found["state"] == []
@@ -104,8 +109,8 @@ def test_everything_that_serves_an_instance_is_counted(
         tree = cgroup.find_tree(run_id)
         assert tree is not None
         account = open_account(tree.start("one"), None)
-        changes = {"command": ("sleep", "60"), "ready": "output:never", "timeout": 20}
-        changes = {"command": ("sh", "-c", "echo up; sleep 60"), "ready": "output:up"}
+        script = "sleep 60 & echo up; wait"
+        changes = {"command": ("sh", "-c", script), "ready": "output:up"}
         with instance_of(platform, tiny_image, programs, run_id, **changes) as instance:
             used = account.read(instance)
             processes = instance.processes()
