@@ -12,6 +12,7 @@ PLATFORMS = {
     "crun": "harness.drivers.oci:CrunDriver",
     "runc": "harness.drivers.oci:RuncDriver",
     "gvisor": "harness.drivers.oci:GvisorDriver",
+    "podman": "harness.drivers.podman:PodmanDriver",
     "vm-direct": "harness.drivers.libvirt_vm:VmDirectDriver",
     "vm-microvm": "harness.drivers.libvirt_vm:VmMicrovmDriver",
 }

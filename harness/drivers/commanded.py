@@ -39,9 +39,10 @@ class Command:
     ``argv[0]`` is an absolute path. ``watches`` are files whose appearance is a milestone
     (`Starter.watch`). ``root`` says whether the command wants the overlay mounted at
     ``Layout.merged``. ``status`` is opened as its descriptor 3. ``group`` is the name, below each
-    of the instance's groups, of the container's own group; None where it makes none, and the
-    container is told from its helpers by its pid namespace. ``cleanup`` are commands that remove
-    what a container leaves that did not end by itself; they may fail.
+    of the instance's groups, of the container's own group (a pattern, where the engine makes it
+    up); None where it makes none, and the container is told from its helpers by its pid
+    namespace. ``cleanup`` are commands that remove what a container leaves that did not end by
+    itself; they may fail.
     """
 
     argv: tuple[str, ...]
@@ -97,8 +98,8 @@ class CommandedInstance:
     def cgroups(self) -> Sequence[Path]:
         if self.command.group is None:
             return ()
-        folders = [folder / self.command.group for folder in self.spec.cgroups]
-        return tuple(folder for folder in folders if folder.is_dir())
+        found = (folder.glob(self.command.group) for folder in self.spec.cgroups)
+        return tuple(folder for each in found for folder in sorted(each)[:1])
 
     def wait_ready(self) -> None:
         deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)

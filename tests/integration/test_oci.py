@@ -13,7 +13,7 @@ import pytest
 from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
-from harness.drivers.oci import find_netstack_fault
+from harness.drivers.runsc import find_netstack_fault
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.model import build_phases

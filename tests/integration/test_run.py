@@ -18,7 +18,7 @@ from harness.model import build_phases
 from harness.paths import register_dir, scratch_root
 
 PROJECT = Path(__file__).parents[2]
-ALL = ("process", "namespace", "crun", "runc", "gvisor", "vm-direct", "vm-microvm")
+ALL = ("process", "namespace", "crun", "runc", "gvisor", "podman", "vm-direct", "vm-microvm")
 
 
 def harness_words(*arguments: str) -> list[str]:

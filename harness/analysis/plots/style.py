@@ -45,6 +45,7 @@ _OTHERS = ("#c2410c", "#0e8a9a", "#9a5bd0", "#5f8a10", "#c0437a", "#3f7f6b")
 
 PHASE_COLOURS = {
     "created": "#5a4fa2",
+    "started": "#7f5fb8",
     "kernel": "#2f74b8",
     "init": "#148f98",
     "exec": "#3f9e57",

@@ -1,0 +1,164 @@
+"""Podman's own little world for one run: configuration, image store and network, all in scratch.
+
+Nothing of the user's is read or written. The store is loaded from the images' OCI layouts before
+the clock starts, and shared by all variants of Podman in a run.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import lab, linux
+from harness.drivers.commanded import PATH, find_program
+from harness.errors import HostError
+from harness.images.model import Image
+from harness.process import run_command
+
+NETWORK = "harness"
+PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
+PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
+
+_SHORT = ("/mnt", "/media", "/srv")
+_LEFT = ("/var/lib/cni/results", "/var/lib/cni", "/run/crun", "/run/runc")
+_RUNROOT_MAX = 50
+_LOAD_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class PodmanStore:
+    """Where the run's Podman keeps things. ``runroot`` is a short path: Podman wants that."""
+
+    folder: Path
+    runroot: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": PATH,
+            "HOME": str(self.folder),
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+        }
+
+    def build_words(self) -> tuple[str, ...]:
+        """The command line up to the command."""
+        return (
+            find_program("podman") or "podman",
+            *("--root", str(self.folder / "store")),
+            *("--runroot", str(self.runroot)),
+            *("--tmpdir", str(self.folder / "tmp")),
+        )
+
+
+def build_reference(image: Image) -> str:
+    return f"localhost/harness-{image.name}:latest"
+
+
+def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
+    """containers.conf(5): groups made directly, and limits that a host without systemd allows."""
+    lines = [f'{name} = ["{path}"]' for name, path in runtimes.items()]
+    folders = ", ".join(f'"{each}"' for each in PLUGIN_FOLDERS)
+    return "\n".join(
+        [
+            "[containers]",
+            'default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]',
+            'log_driver = "k8s-file"',
+            "[engine]",
+            'cgroup_manager = "cgroupfs"',
+            'events_logger = "none"',
+            "[engine.runtimes]",
+            *lines,
+            "[network]",
+            'network_backend = "cni"',
+            f'network_config_dir = "{folder / "net"}"',
+            f"cni_plugin_dirs = [{folders}]",
+            "",
+        ]
+    )
+
+
+def build_network_config(folder: Path) -> str:
+    """A CNI network that is the lab's bridge: addresses are given, nothing is filtered."""
+    ranges = [[{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}]]
+    plugin = {
+        "type": "bridge",
+        "bridge": lab.BRIDGE,
+        "isGateway": False,
+        "ipMasq": False,
+        "capabilities": {"ips": True},
+        "ipam": {
+            "type": "host-local",
+            "dataDir": str(folder / "addresses"),
+            "ranges": ranges,
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    return json.dumps({"cniVersion": "0.4.0", "name": NETWORK, "plugins": [plugin]})
+
+
+@contextlib.contextmanager
+def start_store(folder: Path, images: Sequence[Image]) -> Iterator[PodmanStore]:
+    """Make the store and load ``images`` into it; raises HostError. For use inside the lab."""
+    for name in ("net", "store", "tmp", "run"):
+        (folder / name).mkdir(parents=True)
+    runtimes = {name: find_program(program) for name, program in PROGRAMS.items()}
+    present = {name: path for name, path in runtimes.items() if path}
+    (folder / "containers.conf").write_text(build_engine_config(folder, present))
+    (folder / "net" / f"{NETWORK}.conflist").write_text(build_network_config(folder))
+    policy = {"default": [{"type": "insecureAcceptAnything"}]}
+    (folder / "policy.json").write_text(json.dumps(policy))
+    fresh = [path for path in map(Path, _LEFT) if not path.exists()]
+    with _shorten(folder / "run") as runroot:
+        storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\n'
+        (folder / "storage.conf").write_text(f'{storage}runroot = "{runroot}"\n')
+        store = PodmanStore(folder, runroot)
+        for image in images:
+            load_image(store, image)
+        try:
+            yield store
+        finally:
+            _remove_empty(fresh)
+            lab.unmount_below(folder)
+
+
+def load_image(store: PodmanStore, image: Image) -> None:
+    """Copy an image's OCI layout into the store; raises HostError."""
+    layout = image.packings["oci-gzip"].path
+    pull = [*store.build_words(), "pull", "--quiet"]
+    policy = ["--signature-policy", str(store.folder / "policy.json")]
+    done = run_command(
+        [*pull, *policy, f"oci:{layout}:latest"], timeout=_LOAD_S, env=store.environment
+    )
+    identity = done.stdout.split()[-1]
+    tag = [*store.build_words(), "tag", identity, build_reference(image)]
+    run_command(tag, timeout=60, env=store.environment)
+
+
+@contextlib.contextmanager
+def _shorten(folder: Path) -> Iterator[Path]:
+    """``folder`` under a path of at most 50 characters: bound, in the lab's own mounts."""
+    if len(str(folder)) <= _RUNROOT_MAX:
+        yield folder
+        return
+    used = [str(folder), str(Path.cwd())]
+    places = [each for each in _SHORT if Path(each).is_dir()]
+    free = [each for each in places if not any(path.startswith(each) for path in used)]
+    if not free:
+        raise HostError(
+            f"podman takes no run folder as long as {folder}",
+            hint="point HARNESS_CACHE at a short one",
+        )
+    linux.mount(str(folder), free[0], "", linux.MS_BIND)
+    try:
+        yield Path(free[0])
+    finally:
+        linux.unmount(free[0])
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """What the network plugins and runtimes made outside the scratch folder, if it is empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
