@@ -20,7 +20,7 @@ from harness.host import Host, Noise, find_noise, read_host
 from harness.system import SystemPackage
 
 MODULES = (
-    "click", "jinja2", "libvirt", "msgspec", "pandas", "psutil", "pyarrow", "pyperf", "rich",
+    "click", "docker", "jinja2", "libvirt", "msgspec", "pandas", "psutil", "pyarrow", "pyperf", "rich",
     "scipy", "seaborn",
 )  # fmt: skip
 """Python packages that a run needs, by the name that is imported."""

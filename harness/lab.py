@@ -24,7 +24,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness import cgroup, linux
@@ -76,6 +76,8 @@ class Record:
     run_id: str
     scratch: str
     cgroup: str
+    docker: str = ""
+    """Address of a Docker daemon, not the run's own, that may hold containers of the run."""
 
     @property
     def path(self) -> Path:
@@ -97,6 +99,20 @@ def _hold_record(record: Record) -> Iterator[None]:
         yield
 
 
+def note_engine(run_id: str, host: str) -> None:
+    """Have containers of the run removed from the Docker daemon at ``host`` when the run ends."""
+    record = replace(build_record(run_id), docker=host)
+    with contextlib.suppress(FileNotFoundError), record.path.open("r+") as file:
+        json.dump(asdict(record), file)
+
+
+def _read_record(record: Record) -> Record:
+    """The record as it stands in the register: the worker may have added to it."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Record(**json.loads(record.path.read_text()))
+    return record
+
+
 def clean_dead_runs() -> list[str]:
     """Remove what dead runs left; a line for each thing that was removed or could not be."""
     said: list[str] = []
@@ -109,6 +125,10 @@ def clean_dead_runs() -> list[str]:
 
 def _clean_record(record: Record) -> list[str]:
     said = []
+    if record.docker:
+        from harness.drivers.docker_api import remove_run
+
+        said += remove_run(record.docker, record.run_id)
     for group in _find_groups(record.cgroup):
         left = cgroup.remove([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
@@ -270,7 +290,7 @@ def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> in
             os.kill(-1, signal.SIGKILL)
         _reap_all()
         unmount_below(Path(record.scratch))
-        for line in _clean_record(record):
+        for line in _clean_record(_read_record(record)):
             if line.startswith("could not"):
                 print(f"warning: {line}", file=sys.stderr)
     return code

@@ -110,6 +110,34 @@ def start_helper(argv: Sequence[str | Path], pass_fds: Sequence[int]) -> Iterato
             process.wait()
 
 
+@contextlib.contextmanager
+def start_service(
+    argv: Sequence[str | Path], log: Path, environment: Mapping[str, str]
+) -> Iterator[int]:
+    """Run a daemon beside this process, its words in ``log``; yields its pid.
+
+    On exit it is asked to end, and killed if it has not after some seconds.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [os.fspath(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            process_group=0,
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=2 * HELPER_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def find_children(parent: int) -> tuple[int, ...]:
     """Every descendant of ``parent`` that lives now, for hosts without cgroups."""
     found: list[int] = []

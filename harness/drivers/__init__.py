@@ -13,6 +13,7 @@ PLATFORMS = {
     "runc": "harness.drivers.oci:RuncDriver",
     "gvisor": "harness.drivers.oci:GvisorDriver",
     "podman": "harness.drivers.podman:PodmanDriver",
+    "docker": "harness.drivers.docker_engine:DockerDriver",
     "vm-direct": "harness.drivers.libvirt_vm:VmDirectDriver",
     "vm-microvm": "harness.drivers.libvirt_vm:VmMicrovmDriver",
 }

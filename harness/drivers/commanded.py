@@ -97,7 +97,7 @@ class CommandedInstance:
     @property
     def cgroups(self) -> Sequence[Path]:
         if self.command.group is None:
-            return ()
+            return self.spec.cgroups
         found = (folder.glob(self.command.group) for folder in self.spec.cgroups)
         return tuple(folder for each in found for folder in sorted(each)[:1])
 

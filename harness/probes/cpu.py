@@ -40,8 +40,7 @@ class CpuAccount:
 
     def _read_own(self, instance: Instance) -> dict[str, float]:
         """By the groups if the instance lives in them, else by its processes' CPU clocks."""
-        lives = bool(cgroup.read_processes(self.groups))
-        after = cgroup.read_cpu_time(self.groups) if lives else None
+        after = cgroup.read_cpu_time(self.groups) if instance.cgroups else None
         if self.before is not None and after is not None:
             return after.since(self.before)
         processes = instance.processes()

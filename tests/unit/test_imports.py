@@ -45,6 +45,8 @@ ROOMS = {
 # One door per outside thing: package, and the modules that may import it.
 DOORS = {
     "asv_runner": (),
+    "docker": ("harness.drivers.docker_api",),
+    "requests": ("harness.drivers.docker_api",),
     "click": ("harness.cli*", "harness.__main__"),
     "jinja2": ("harness.analysis.report*",),
     "libvirt": ("harness.drivers.libvirt_*",),

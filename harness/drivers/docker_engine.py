@@ -1,0 +1,314 @@
+"""`docker`: containers of a Docker daemon, through the Docker SDK for Python.
+
+The daemon is the one that runs on this host, one that is named, or one of the run's own. Phases:
+`created` is when the daemon has answered the request to create, `started` when its runtime has
+built the sandbox; so the engine's share stands beside its runtime's. The end of a container comes
+by the daemon's event stream.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import cgroup, lab
+from harness.channel import Channel
+from harness.drivers.base import Daemon, InstanceSpec, Packed, Processes, Toolbox
+from harness.drivers.commanded import FIRST_PROCESS, RUN_FOLDER, find_program
+from harness.drivers.docker_api import (
+    LABEL,
+    EndWatch,
+    build_reference,
+    find_daemon_fault,
+    find_host,
+    load_image,
+    open_api,
+    remove_run,
+    start_end_watch,
+    translated,
+)
+from harness.drivers.dockerd import DockerDaemon, find_user_daemon, start_private_daemon
+from harness.drivers.rooted import Layout, rooted_files, rooted_packings
+from harness.drivers.runsc import find_netstack_fault
+from harness.errors import HarnessError, HostError, TrialError
+from harness.images.model import Image
+from harness.model import NO_ACCELERATOR, Kind
+from harness.starter import Starter, build_agent_spec, read_clock, start_starter
+
+_SHARED = "docker"
+_NANOSECONDS = 1_000_000_000
+_STOP_S = 10
+_STATES = {"runc": "state.json", "crun": "status"}
+_PROGRAMS = {"runc": "runc", "crun": "crun", "gvisor": "runsc"}
+
+
+@dataclass(slots=True)
+class DockerInstance:
+    """A container of a daemon. It ends when its agent is told to; the daemon then removes it."""
+
+    spec: InstanceSpec
+    channel: Channel
+    starter: Starter
+    daemon: DockerDaemon
+    api: Any
+    container: str = ""
+    accelerator: str = NO_ACCELERATOR
+    stopped: bool = field(default=False, init=False)
+
+    @property
+    def milestones(self) -> dict[str, int]:
+        return self.channel.milestones
+
+    @property
+    def address(self) -> str | None:
+        """Asked after ``ready``: on its own bridge the daemon chooses the address."""
+        if self.spec.host_network or not self.spec.address:
+            return "127.0.0.1" if self.spec.host_network else None
+        with translated():
+            settings = self.api.inspect_container(self.container)["NetworkSettings"]
+        return str(settings["IPAddress"]) or None
+
+    @property
+    def cgroups(self) -> Sequence[Path]:
+        folders = [folder / self.container for folder in self.spec.cgroups]
+        return tuple(folder for folder in folders if folder.is_dir())
+
+    def wait_ready(self) -> None:
+        deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)
+        self.channel.wait_for("ready", deadline)
+
+    def ask(self, question: str) -> str:
+        return self.channel.ask(question, question)
+
+    def round_trips(self, count: int) -> Sequence[float]:
+        return self.channel.round_trips(count)
+
+    def processes(self) -> Processes:
+        """A private daemon's container by its group, another's by what the daemon lists."""
+        shims = self.daemon.find_shims(self.container)
+        if self.daemon.private and self.cgroups:
+            return Processes(cgroup.read_processes(self.cgroups), shims)
+        with translated():
+            listed = self.api.top(self.container)
+        column = listed["Titles"].index("PID")
+        inside = tuple(sorted(int(row[column]) for row in listed["Processes"]))
+        return Processes(inside, shims, self.daemon.proc)
+
+    def files(self) -> Sequence[Path]:
+        """The upper layer of a private daemon's container; another's is not ours to read."""
+        with contextlib.suppress(TrialError), translated():
+            driver = self.api.inspect_container(self.container)["GraphDriver"]
+            upper = driver["Data"].get("UpperDir")
+            return (Path(upper),) if upper and self.daemon.private else ()
+        return ()
+
+    def describe_end(self) -> str:
+        """Why the container is gone, as the daemon tells it."""
+        with contextlib.suppress(TrialError), translated():
+            state = self.api.inspect_container(self.container)["State"]
+            said = state["Error"] or self._read_last_line() or "it printed nothing"
+            return f"the container ended (code {state['ExitCode']}) before it was ready: {said}"
+        return "the Docker daemon is gone"
+
+    def _read_last_line(self) -> str | None:
+        text = self.api.logs(self.container, tail=5).decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1][-200:] if lines else None
+
+    def stop(self) -> None:
+        if self.stopped:
+            return
+        self.stopped = True
+        if not self.container:
+            return
+        with contextlib.suppress(HarnessError), translated():
+            with contextlib.suppress(TrialError):
+                self.starter.send("stop")
+            self.api.wait(self.container, timeout=_STOP_S)
+        with contextlib.suppress(HarnessError), translated():
+            self.api.remove_container(self.container, force=True, v=True)
+
+
+class DockerDriver:
+    """Docker, with runc, crun or gVisor below it."""
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.toolbox = toolbox
+        self.name = toolbox.platform or "docker"
+        self.runtime = toolbox.options.runtime or "runc"
+        self.kind: Kind = "sandbox" if self.runtime == "gvisor" else "container"
+
+    @property
+    def daemon(self) -> Daemon | None:
+        found = self.toolbox.shared.get(_SHARED)
+        return found if isinstance(found, DockerDaemon) else None
+
+    @property
+    def no_network(self) -> str | None:
+        if self.toolbox.options.network == "host":
+            return None
+        daemon = self.toolbox.shared.get(_SHARED)
+        if isinstance(daemon, DockerDaemon) and not daemon.private:
+            return "a daemon that runs already is not on the lab's bridge; --start-engines is"
+        return find_netstack_fault() if self.runtime == "gvisor" else None
+
+    def unavailable(self) -> str | None:
+        host = find_host(self.toolbox.docker_host)
+        fault = find_daemon_fault(host)
+        if fault is None:
+            return None
+        if not self.toolbox.start_engines:
+            return f"{fault[0]}: {fault[1]}"
+        if find_program("dockerd") is None:
+            return "dockerd is not installed"
+        if not lab.is_privileged():
+            return "a Docker daemon of the run's own needs root: run the harness as root"
+        program = _PROGRAMS[self.runtime]
+        return None if find_program(program) else f"its runtime {program} is not installed"
+
+    def files(self, image: Image) -> Sequence[Path]:
+        names = ("dockerd", "containerd", "containerd-shim-runc-v2", _PROGRAMS[self.runtime])
+        found = [Path(path) for name in names if (path := find_program(name))]
+        return [*found, *rooted_files(image, self.toolbox.starter)]
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        return rooted_packings(image)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        return {
+            "first_process": list(FIRST_PROCESS),
+            "daemon": find_host(self.toolbox.docker_host),
+            "private": self.toolbox.start_engines,
+            "image": build_reference(spec.image, self.toolbox.run_id),
+            "host_config": self.build_options(spec),
+        }
+
+    @contextmanager
+    def start_run(self, images: Sequence[Image], /) -> Iterator[None]:
+        """The first variant of a run finds or starts the daemon and loads the images."""
+        shared, scratch = self.toolbox.shared, self.toolbox.scratch
+        if _SHARED in shared:
+            yield
+            return
+        if scratch is None:
+            raise HostError("docker needs a scratch folder")
+        with self._open_daemon(scratch / "docker") as daemon, open_api(daemon.host) as api:
+            for image in images:
+                load_image(api, image, self.toolbox.run_id, scratch)
+            shared[_SHARED] = daemon
+            try:
+                yield
+            finally:
+                del shared[_SHARED]
+                remove_run(daemon.host, self.toolbox.run_id)
+
+    @contextmanager
+    def _open_daemon(self, folder: Path) -> Iterator[DockerDaemon]:
+        host = find_host(self.toolbox.docker_host)
+        if find_daemon_fault(host) is None:
+            lab.note_engine(self.toolbox.run_id, host)
+            yield find_user_daemon(host)
+            return
+        logs = self.toolbox.logs or folder.parent
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / "dockerd.log"
+        with start_private_daemon(folder, self.toolbox.run_id, log) as daemon:
+            yield daemon
+
+    @contextmanager
+    def start_instance(self, spec: InstanceSpec) -> Iterator[DockerInstance]:
+        daemon = self.toolbox.shared[_SHARED]
+        assert isinstance(daemon, DockerDaemon)
+        layout = Layout.of(spec)
+        layout.run.mkdir()
+        agent_spec = build_agent_spec(spec.command, spec.ready, spec.environment)
+        with (
+            translated(),
+            open_api(daemon.host) as api,
+            start_end_watch(daemon.host, spec.name) as watch,
+            start_starter(self.toolbox.starter) as starter,
+        ):
+            starter.listen(layout.run / "channel", agent_spec)
+            instance = self._prepare(spec, daemon, api, starter, watch)
+            options = api.create_host_config(**self.build_options(spec))
+            image = build_reference(spec.image, self.toolbox.run_id)
+            api.ping()
+            try:
+                self._start(instance, image, options)
+                yield instance
+            except TrialError:
+                instance.channel.keep_output(spec.folder / "output.log")
+                raise
+            finally:
+                instance.stop()
+
+    def _prepare(
+        self,
+        spec: InstanceSpec,
+        daemon: DockerDaemon,
+        api: Any,
+        starter: Starter,
+        watch: EndWatch,
+    ) -> DockerInstance:
+        channel = Channel(starter, program="the container", wake=watch.wake)
+        instance = DockerInstance(spec, channel, starter, daemon, api)
+        channel.ended = instance.describe_end
+        return instance
+
+    def _start(self, instance: DockerInstance, image: str, options: Mapping[str, object]) -> None:
+        """The timed part: create, then start."""
+        spec, api, stamps = instance.spec, instance.api, instance.milestones
+        with translated():
+            stamps["request"] = read_clock()
+            instance.container = api.create_container(
+                image,
+                list(FIRST_PROCESS),
+                name=spec.name,
+                hostname=spec.name[-63:],
+                labels={LABEL: self.toolbox.run_id},
+                host_config=options,
+            )["Id"]
+            stamps["created"] = read_clock()
+            if self.runtime in _STATES:
+                state = instance.daemon.states / "runtime-runc" / "moby" / instance.container
+                instance.starter.watch("started", state / _STATES[self.runtime])
+            api.start(instance.container)
+
+    def build_options(self, spec: InstanceSpec) -> dict[str, object]:
+        """What the daemon is asked for beyond its defaults; pure."""
+        options = self.toolbox.options
+        chosen: dict[str, object] = {
+            "binds": [f"{Layout.of(spec).run}:{RUN_FOLDER}"],
+            "network_mode": _find_network(spec),
+            "runtime": self._find_runtime(spec),
+        }
+        if parent := cgroup.build_path(spec.cgroups):
+            chosen["cgroup_parent"] = parent
+        if spec.limits:
+            period = cgroup.CPU_PERIOD_US
+            chosen |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
+            chosen |= {"cpu_period": period, "cpu_quota": spec.cpus * period}
+        if options.seccomp is False:
+            chosen["security_opt"] = ["seccomp=unconfined"]
+        if options.read_only:
+            chosen["read_only"] = True
+        return chosen
+
+    def _find_runtime(self, spec: InstanceSpec) -> str:
+        """What the runtime is called in the daemon: gVisor has a name for each kind of network."""
+        if self.runtime != "gvisor":
+            return self.runtime
+        daemon = self.toolbox.shared.get(_SHARED)
+        if isinstance(daemon, DockerDaemon) and not daemon.private:
+            return "runsc"
+        if spec.host_network:
+            return "runsc-host"
+        return "runsc-net" if spec.address else "runsc"
+
+
+def _find_network(spec: InstanceSpec) -> str:
+    if spec.host_network:
+        return "host"
+    return "bridge" if spec.address else "none"

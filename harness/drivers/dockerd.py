@@ -1,0 +1,171 @@
+"""Docker daemons as the harness accounts for them, and one of a run's own.
+
+The private daemon lives in the lab and in a cgroup of its own, with its data below the scratch
+folder: it ends with the run, whatever happens. Its bridge is the lab's.
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import cgroup, lab
+from harness.drivers.base import Processes
+from harness.drivers.commanded import PATH, find_program
+from harness.drivers.runsc import build_socket_option
+from harness.errors import HostError
+from harness.process import start_service
+
+_READY_S = 60.0
+_LEFT = ("/run/containerd/s", "/run/containerd", "/run/runc", "/run/crun")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_DAEMONS = ("dockerd", "containerd")
+_SHIM = "containerd-shim"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerDaemon:
+    """A running daemon. ``groups`` are those of a private one, empty for another's.
+
+    ``states`` is where its runtimes keep their state, by runtime.
+    """
+
+    host: str
+    private: bool
+    states: Path
+    groups: tuple[Path, ...] = ()
+    proc: Path = field(default_factory=lambda: Path("/proc"))
+
+    def processes(self) -> Processes:
+        return Processes(tuple(self._find(_is_daemon)), proc=self.proc)
+
+    def find_shims(self, container: str) -> tuple[int, ...]:
+        """The shims of one container, by its full id."""
+        return tuple(self._find(lambda words: _is_shim(words) and container in words))
+
+    def read_cpu(self) -> float | None:
+        """By the group's exact account; for another's daemon by its processes' clocks, which count
+        in ticks of 10 ms and include what they reaped."""
+        if self.groups:
+            used = cgroup.read_cpu_time(self.groups)
+            return used.total if used else None
+        pids = self._find(lambda words: _is_daemon(words) or _is_shim(words))
+        found = [_read_ticks(self.proc / str(pid)) for pid in pids]
+        return sum(found) / _TICKS if found else None
+
+    def _find(self, fits: Callable[[Sequence[str]], bool]) -> list[int]:
+        if self.groups:
+            pids: Sequence[int] = cgroup.read_processes(self.groups)
+        else:
+            pids = [int(entry.name) for entry in self.proc.glob("[0-9]*")]
+        return [pid for pid in pids if fits(_read_words(self.proc / str(pid)))]
+
+
+def _is_daemon(words: Sequence[str]) -> bool:
+    return bool(words) and Path(words[0]).name in _DAEMONS
+
+
+def _is_shim(words: Sequence[str]) -> bool:
+    return bool(words) and Path(words[0]).name.startswith(_SHIM)
+
+
+def _read_words(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (folder / "cmdline").read_text(errors="replace").split("\0")
+    return []
+
+
+def _read_ticks(folder: Path) -> int:
+    """utime + stime + cutime + cstime of /proc/PID/stat (proc_pid_stat(5)); 0 if it has ended."""
+    with contextlib.suppress(OSError, ValueError):
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        return sum(int(word) for word in fields[11:15])
+    return 0
+
+
+def find_user_daemon(host: str) -> DockerDaemon:
+    """A daemon that runs already: outside the lab, so its numbers are the host's."""
+    return DockerDaemon(host, private=False, states=Path("/run/docker"), proc=lab.host_proc())
+
+
+def build_daemon_config(folder: Path, parent: str | None) -> dict[str, object]:
+    """daemon.json of a private daemon: nothing of the host's is changed (no iptables)."""
+    runtimes: dict[str, Mapping[str, object]] = {}
+    if crun := find_program("crun"):
+        runtimes["crun"] = {"path": crun}
+    if runsc := find_program("runsc"):
+        for name, network in (("runsc", "none"), ("runsc-host", "host"), ("runsc-net", "sandbox")):
+            words = ["--platform=ptrace", f"--network={network}", build_socket_option()]
+            runtimes[name] = {"path": runsc, "runtimeArgs": words}
+    return {
+        "data-root": str(folder / "data"),
+        "exec-root": str(folder / "exec"),
+        "pidfile": str(folder / "pid"),
+        "hosts": [f"unix://{folder / 'socket'}"],
+        "bridge": lab.BRIDGE,
+        "fixed-cidr": lab.ENGINE_RANGE,
+        "iptables": False,
+        "ip-masq": False,
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "runtimes": runtimes,
+        **({"cgroup-parent": parent} if parent else {}),
+    }
+
+
+@contextlib.contextmanager
+def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[DockerDaemon]:
+    """Start dockerd in the lab and wait for its own word that it is ready; raises HostError."""
+    folder.mkdir(parents=True)
+    tree = cgroup.find_tree(run_id)
+    groups = tree.start("dockerd") if tree else ()
+    config = folder / "daemon.json"
+    parent = cgroup.build_path(groups[:1] and (groups[0].parent,))
+    config.write_text(json.dumps(build_daemon_config(folder, parent), indent=1))
+    fresh = [path for path in map(Path, _LEFT) if not path.exists()]
+    program = find_program("dockerd") or "dockerd"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(folder / "notify"))
+        environment = {"PATH": PATH, "HOME": str(folder), "NOTIFY_SOCKET": str(folder / "notify")}
+        try:
+            with (
+                cgroup.entered(groups),
+                contextlib.ExitStack() as stack,
+            ):
+                words = [program, "--config-file", str(config)]
+                pid = stack.enter_context(start_service(words, log, environment))
+                service = stack.pop_all()
+            with service:
+                _wait_ready(notify, pid, log)
+                states = folder / "exec"
+                yield DockerDaemon(
+                    f"unix://{folder / 'socket'}", private=True, states=states, groups=groups
+                )
+        finally:
+            cgroup.kill_processes(groups)
+            lab.unmount_below(folder)
+            cgroup.remove(groups)
+            for path in fresh:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _wait_ready(notify: socket.socket, pid: int, log: Path) -> None:
+    """Wait for READY=1 (sd_notify(3)), or for the daemon's end."""
+    handle = os.pidfd_open(pid)
+    try:
+        while True:
+            readable, _, _ = select.select([notify, handle], [], [], _READY_S)
+            if notify in readable:
+                if b"READY=1" in notify.recv(4096).split(b"\n"):
+                    return
+                continue
+            why = "ended at once" if readable else f"was not ready within {_READY_S:g} s"
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            last = lines[-1][-200:] if lines else "it said nothing"
+            raise HostError(f"the run's own Docker daemon {why}: {last}")
+    finally:
+        os.close(handle)
