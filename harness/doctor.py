@@ -20,8 +20,8 @@ from harness.host import Host, Noise, find_noise, read_host
 from harness.system import SystemPackage
 
 MODULES = (
-    "click", "docker", "jinja2", "libvirt", "msgspec", "pandas", "psutil", "pyarrow", "pyperf", "rich",
-    "scipy", "seaborn",
+    "click", "docker", "jinja2", "libvirt", "msgspec", "pandas", "psutil", "pyarrow", "pyperf",
+    "rich", "scipy", "seaborn",
 )  # fmt: skip
 """Python packages that a run needs, by the name that is imported."""
 

@@ -158,7 +158,8 @@ def _wait_ready(notify: socket.socket, pid: int, log: Path) -> None:
     handle = os.pidfd_open(pid)
     try:
         while True:
-            readable, _, _ = select.select([notify, handle], [], [], _READY_S)
+            watched: list[socket.socket | int] = [notify, handle]
+            readable, _, _ = select.select(watched, [], [], _READY_S)
             if notify in readable:
                 if b"READY=1" in notify.recv(4096).split(b"\n"):
                     return

@@ -100,7 +100,7 @@ def test_the_monitor_and_podman_itself_are_counted(
         assert tree is not None
         account = open_account(tree.start("one"), None)
         script = "sleep 60 & echo up; wait"
-        changes = {"command": ("sh", "-c", script), "ready": "output:up"}
+        changes: dict[str, Any] = {"command": ("sh", "-c", script), "ready": "output:up"}
         with instance_of("podman", tiny_image, programs, run_id, **changes) as instance:
             processes = instance.processes()
             names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in
@@ -228,7 +228,10 @@ def test_podman_killed_in_mid_trial_leaves_nothing(
     tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
     def kill(run_id: str) -> list[Any]:
-        changes = {"command": ("sh", "-c", "echo up; sleep 60"), "ready": "output:up"}
+        changes: dict[str, Any] = {
+            "command": ("sh", "-c", "echo up; sleep 60"),
+            "ready": "output:up",
+        }
         with instance_of("podman", tiny_image, programs, run_id, **changes) as instance:
             groups = instance.spec.cgroups
             os.kill(instance.channel.pid, 9)
