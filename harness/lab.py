@@ -35,6 +35,8 @@ from harness.process import run_command
 BRIDGE = "hbr0"
 GATEWAY = "10.87.0.1"
 PREFIX = 16
+NETWORK_RESULTS = Path("/var/lib/cni/results")
+"""Where network plugins keep what they gave, by the network's name: that carries the run's id."""
 ENGINE_RANGE = "10.87.128.0/17"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SUBORDINATE_IDS = 65536
@@ -78,6 +80,8 @@ class Record:
     cgroup: str
     docker: str = ""
     """Address of a Docker daemon, not the run's own, that may hold containers of the run."""
+    absent: tuple[str, ...] = ()
+    """Folders of engines outside the scratch folder that were not there before the run."""
 
     @property
     def path(self) -> Path:
@@ -101,9 +105,21 @@ def _hold_record(record: Record) -> Iterator[None]:
 
 def note_engine(run_id: str, host: str) -> None:
     """Have containers of the run removed from the Docker daemon at ``host`` when the run ends."""
-    record = replace(build_record(run_id), docker=host)
+    _write_note(replace(_read_record(build_record(run_id)), docker=host))
+
+
+def note_folders(run_id: str, folders: Sequence[str]) -> None:
+    """Have those of ``folders`` that are not there yet removed when the run ends, once they are
+    empty. The innermost come first."""
+    record = _read_record(build_record(run_id))
+    absent = [each for each in folders if not Path(each).exists() and each not in record.absent]
+    _write_note(replace(record, absent=(*record.absent, *absent)))
+
+
+def _write_note(record: Record) -> None:
     with contextlib.suppress(FileNotFoundError), record.path.open("r+") as file:
         json.dump(asdict(record), file)
+        file.truncate()
 
 
 def _read_record(record: Record) -> Record:
@@ -129,6 +145,11 @@ def _clean_record(record: Record) -> list[str]:
         from harness.drivers.docker_api import remove_run
 
         said += remove_run(record.docker, record.run_id)
+    for file in NETWORK_RESULTS.glob(f"{cgroup.PREFIX}{record.run_id}-*"):
+        file.unlink(missing_ok=True)
+    for folder in record.absent:
+        with contextlib.suppress(OSError):  # not made at all, or somebody else uses it by now
+            os.rmdir(folder)
     for group in _find_groups(record.cgroup):
         left = cgroup.remove([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]

@@ -21,7 +21,8 @@ from harness.errors import HostError
 from harness.process import start_service
 
 _READY_S = 60.0
-_LEFT = ("/run/containerd/s", "/run/containerd", "/run/runc", "/run/crun")
+_OWN_RUN = 'mount -t tmpfs tmpfs /run && exec "$0" "$@"'
+"""dockerd and its shims put sockets below /run: it gets one of its own, in its own mounts."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DAEMONS = ("dockerd", "containerd")
 _SHIM = "containerd-shim"
@@ -125,7 +126,6 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
     config = folder / "daemon.json"
     parent = cgroup.build_path(groups[:1] and (groups[0].parent,))
     config.write_text(json.dumps(build_daemon_config(folder, parent), indent=1))
-    fresh = [path for path in map(Path, _LEFT) if not path.exists()]
     program = find_program("dockerd") or "dockerd"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
@@ -135,7 +135,8 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
                 cgroup.entered(groups),
                 contextlib.ExitStack() as stack,
             ):
-                words = [program, "--config-file", str(config)]
+                own = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OWN_RUN]
+                words = [*own, program, "--config-file", str(config)]
                 pid = stack.enter_context(start_service(words, log, environment))
                 service = stack.pop_all()
             with service:
@@ -148,9 +149,6 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
             cgroup.kill_processes(groups)
             lab.unmount_below(folder)
             cgroup.remove(groups)
-            for path in fresh:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
 
 
 def _wait_ready(notify: socket.socket, pid: int, log: Path) -> None:

@@ -21,7 +21,6 @@ from harness.drivers.commanded import (
     start_commanded_instance,
 )
 from harness.drivers.podman_store import (
-    NETWORK,
     PLUGIN_FOLDERS,
     PROGRAMS,
     PodmanStore,
@@ -87,7 +86,7 @@ class PodmanDriver:
             return
         if self.toolbox.scratch is None:
             raise HostError("podman needs a scratch folder for its store")
-        with start_store(self.toolbox.scratch / "podman", images) as store:
+        with start_store(self.toolbox.scratch / "podman", self.toolbox.run_id, images) as store:
             shared[_SHARED] = store
             try:
                 yield
@@ -111,7 +110,7 @@ class PodmanDriver:
         if self.runtime in _STATES:
             watches["started"] = root / "*" / _STATES[self.runtime]
         return Command(
-            argv=(*head, *self._build_run(spec, identity), *FIRST_PROCESS),
+            argv=(*head, *self._build_run(spec, identity, store.network), *FIRST_PROCESS),
             environment=store.environment,
             watches=watches,
             root=False,
@@ -119,13 +118,13 @@ class PodmanDriver:
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
         )
 
-    def _build_run(self, spec: InstanceSpec, identity: Path) -> tuple[str, ...]:
+    def _build_run(self, spec: InstanceSpec, identity: Path, network: str) -> tuple[str, ...]:
         options = self.toolbox.options
         words = [
             *("run", "--rm", "--pull=never", "--cidfile", str(identity), "--name", spec.name),
             *("--label", f"harness.run={self.toolbox.run_id}", "--hostname", spec.name[-63:]),
             *("--volume", f"{Layout.of(spec).run}:{RUN_FOLDER}"),
-            *_build_network(spec),
+            *_build_network(spec, network),
         ]
         if parent := cgroup.build_path(spec.cgroups):
             words += ["--cgroup-parent", parent]
@@ -145,12 +144,12 @@ class PodmanDriver:
 
     def _imagine_store(self) -> PodmanStore:
         folder = (self.toolbox.scratch or Path("scratch")) / "podman"
-        return PodmanStore(folder, folder / "run")
+        return PodmanStore(folder, folder / "run", self.toolbox.run_id)
 
 
-def _build_network(spec: InstanceSpec) -> tuple[str, ...]:
+def _build_network(spec: InstanceSpec, network: str) -> tuple[str, ...]:
     if spec.host_network:
         return ("--network", "host")
     if spec.address:
-        return ("--network", NETWORK, "--ip", spec.address.split("/")[0])
+        return ("--network", network, "--ip", spec.address.split("/")[0])
     return ("--network", "none")

@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import lab, linux
+from harness import cgroup, lab, linux
 from harness.drivers.commanded import PATH, find_program
 from harness.errors import HostError
 from harness.images.model import Image
 from harness.process import run_command
 
-NETWORK = "harness"
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
 PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
 
 _SHORT = ("/mnt", "/media", "/srv")
-_LEFT = ("/var/lib/cni/results", "/var/lib/cni", "/run/crun", "/run/runc")
+_LEFT = (str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent), "/run/crun", "/run/runc")
 _RUNROOT_MAX = 50
 _LOAD_S = 300.0
 
@@ -32,6 +31,11 @@ class PodmanStore:
 
     folder: Path
     runroot: Path
+    run_id: str
+
+    @property
+    def network(self) -> str:
+        return cgroup.PREFIX + self.run_id
 
     @property
     def environment(self) -> dict[str, str]:
@@ -79,7 +83,7 @@ def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
     )
 
 
-def build_network_config(folder: Path) -> str:
+def build_network_config(name: str, folder: Path) -> str:
     """A CNI network that is the lab's bridge: addresses are given, nothing is filtered."""
     ranges = [[{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}]]
     plugin = {
@@ -95,31 +99,31 @@ def build_network_config(folder: Path) -> str:
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
-    return json.dumps({"cniVersion": "0.4.0", "name": NETWORK, "plugins": [plugin]})
+    return json.dumps({"cniVersion": "0.4.0", "name": name, "plugins": [plugin]})
 
 
 @contextlib.contextmanager
-def start_store(folder: Path, images: Sequence[Image]) -> Iterator[PodmanStore]:
+def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[PodmanStore]:
     """Make the store and load ``images`` into it; raises HostError. For use inside the lab."""
     for name in ("net", "store", "tmp", "run"):
         (folder / name).mkdir(parents=True)
     runtimes = {name: find_program(program) for name, program in PROGRAMS.items()}
     present = {name: path for name, path in runtimes.items() if path}
     (folder / "containers.conf").write_text(build_engine_config(folder, present))
-    (folder / "net" / f"{NETWORK}.conflist").write_text(build_network_config(folder))
+    name = cgroup.PREFIX + run_id
+    (folder / "net" / f"{name}.conflist").write_text(build_network_config(name, folder))
     policy = {"default": [{"type": "insecureAcceptAnything"}]}
     (folder / "policy.json").write_text(json.dumps(policy))
-    fresh = [path for path in map(Path, _LEFT) if not path.exists()]
+    lab.note_folders(run_id, _LEFT)
     with _shorten(folder / "run") as runroot:
         storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\n'
         (folder / "storage.conf").write_text(f'{storage}runroot = "{runroot}"\n')
-        store = PodmanStore(folder, runroot)
+        store = PodmanStore(folder, runroot, run_id)
         for image in images:
             load_image(store, image)
         try:
             yield store
         finally:
-            _remove_empty(fresh)
             lab.unmount_below(folder)
 
 
@@ -155,10 +159,3 @@ def _shorten(folder: Path) -> Iterator[Path]:
         yield Path(free[0])
     finally:
         linux.unmount(free[0])
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """What the network plugins and runtimes made outside the scratch folder, if it is empty."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
