@@ -12,7 +12,7 @@ help:
 	@echo "make asv    the benchmarks of the harness itself"
 
 run: setup
-	@$(PYTHON_ENV) -m harness run $(RUN)
+	@$(PYTHON_ENV) -m harness run $(if $(findstring --resume,$(RUN)),,--start-engines) $(RUN)
 
 test: setup-test lint
 	$(PYTHON_ENV) -m pytest

@@ -8,16 +8,18 @@ import importlib
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness import lab, system
 from harness.drivers import PLATFORMS
-from harness.drivers.base import Toolbox
+from harness.drivers.base import Driver, Toolbox
 from harness.errors import HarnessError
 from harness.host import Host, Noise, find_noise, read_host
 from harness.system import SystemPackage
+from harness.units import format_seconds
 
 MODULES = (
     "click", "docker", "jinja2", "libvirt", "msgspec", "pandas", "psutil", "pyarrow", "pyperf",
@@ -31,13 +33,18 @@ NOTHING_RUNS = 3
 
 @dataclass(frozen=True, slots=True)
 class PlatformCheck:
-    """Whether a platform runs here; if not, why, and the command that mends it."""
+    """Whether a platform runs here; if not, why, and the command that mends it.
+
+    ``proved`` is true after a real trial of `noop`, which was ready after ``seconds``.
+    """
 
     name: str
     kind: str | None
     available: bool
     reason: str | None = None
     remedy: str | None = None
+    proved: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +77,61 @@ class Checkup:
     noise: tuple[Noise, ...]
 
 
-def main(as_json: bool) -> int:
+def main(as_json: bool, *, prove: bool = True, start_engines: bool = False) -> int:
     """Examine and print; 0 if any platform runs here, else 3."""
-    checkup = examine()
+    checkup = examine(prove=prove, start_engines=start_engines)
     print(json.dumps(asdict(checkup), indent=2) if as_json else format_checkup(checkup))
     return 0 if any(each.available for each in checkup.platforms) else NOTHING_RUNS
 
 
-def examine() -> Checkup:
+def examine(*, prove: bool = False, start_engines: bool = False) -> Checkup:
+    """Look at this host; with ``prove``, try each platform for real."""
     facts = read_host()
     missing = system.find_missing(system.read_packages())
+    platforms = tuple(check_platform(name, missing, start_engines) for name in PLATFORMS)
+    if prove:
+        platforms = prove_all(platforms, start_engines)
     return Checkup(
         host=facts,
         privileged=lab.is_privileged(),
-        platforms=tuple(check_platform(name, missing) for name in PLATFORMS),
+        platforms=platforms,
         accelerator=check_accelerator(),
         missing=(*_describe_missing(missing), *_find_missing_modules()),
         noise=tuple(find_noise(facts)),
     )
 
 
-def check_platform(name: str, missing: Sequence[SystemPackage]) -> PlatformCheck:
+def prove_all(checks: Sequence[PlatformCheck], start_engines: bool) -> tuple[PlatformCheck, ...]:
+    """The checks after one real trial of each platform that seems to run here."""
+    names = [each.name for each in checks if each.available]
+    try:
+        from harness.proof import prove_platforms
+
+        options = {"start_engines": start_engines}
+        proofs = prove_platforms(names, options, lambda text: print(text, file=sys.stderr))
+    except ImportError as error:
+        return tuple(_disprove(each, _describe_import(error), SET_UP) for each in checks)
+    found = []
+    for check in checks:
+        proof = proofs.get(check.name)
+        if proof is None:
+            found.append(check)
+        elif proof.seconds is None:
+            found.append(_disprove(check, str(proof.reason), None))
+        else:
+            found.append(replace(check, proved=True, seconds=proof.seconds))
+    return tuple(found)
+
+
+def _disprove(check: PlatformCheck, reason: str, remedy: str | None) -> PlatformCheck:
+    if not check.available:
+        return check
+    return replace(check, available=False, reason=reason, remedy=remedy)
+
+
+def check_platform(
+    name: str, missing: Sequence[SystemPackage], start_engines: bool = False
+) -> PlatformCheck:
     """Ask a platform's driver; a package of ``missing`` that it needs is the remedy."""
     module, _, class_name = PLATFORMS[name].partition(":")
     try:
@@ -101,10 +142,23 @@ def check_platform(name: str, missing: Sequence[SystemPackage]) -> PlatformCheck
     if lacking:
         names = " ".join(system.build_names(lacking, "apt"))
         return PlatformCheck(
-            name, driver.kind, False, f"{names} is not installed", _build_remedy(lacking)
+            name,
+            getattr(driver, "kind", "container"),
+            False,
+            f"{names} is not installed",
+            _build_remedy(lacking),
         )
-    reason = driver(Toolbox(starter=Path("starter"))).unavailable() or _find_lab_fault()
-    return PlatformCheck(name, driver.kind, reason is None, reason)
+    own = driver(Toolbox(starter=Path("starter"), start_engines=start_engines))
+    try:
+        reason = own.unavailable() or _find_lab_fault()
+    except ImportError as error:
+        return PlatformCheck(name, own.kind, False, _describe_import(error), SET_UP)
+    return PlatformCheck(name, own.kind, reason is None, reason)
+
+
+def find_kind(driver: type[Driver]) -> str:
+    """The kind of a platform; an engine's depends on the runtime, and is a container's."""
+    return getattr(driver, "kind", "container")
 
 
 def _describe_import(error: ImportError) -> str:
@@ -195,9 +249,14 @@ def format_checkup(checkup: Checkup) -> str:
 
 def _format_platform(check: PlatformCheck) -> list[str]:
     if check.available:
-        return [f"  {check.name:<12} runs here"]
-    remedy = [f"  {'':<12} → {check.remedy}"] if check.remedy else []
-    return [f"  {check.name:<12} cannot run here: {check.reason}", *remedy]
+        proved = "" if check.seconds is None else f": noop was ready in {_format_ready(check)}"
+        return [f"  {check.name:<14} runs here{proved}"]
+    remedy = [f"  {'':<14} → {check.remedy}"] if check.remedy else []
+    return [f"  {check.name:<14} cannot run here: {check.reason}", *remedy]
+
+
+def _format_ready(check: PlatformCheck) -> str:
+    return format_seconds(check.seconds or 0.0)
 
 
 def _format_accelerator(check: AcceleratorCheck) -> str:

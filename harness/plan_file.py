@@ -21,7 +21,7 @@ QUICK_BLOCKS = 3
 MEMORY_LEAST = 64 << 20
 AA_PREFERRED = "namespace"
 DEFAULT_PLATFORMS = (
-    "process", "namespace", "crun", "runc", "gvisor", "podman", "vm-direct", "vm-microvm",
+    "process", "namespace", "crun", "runc", "gvisor", "podman", "docker", "vm-direct", "vm-microvm",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLE = Path(__file__).parent / "system_packages.toml"
+SYSTEMD = Path("/run/systemd/system")
 ADMIN_PATH = "/usr/sbin:/sbin"
 """Folders that Debian leaves out of a user's PATH although mke2fs and ip live there."""
 
@@ -30,6 +31,7 @@ class SystemPackage:
     """One package: ``names`` by package manager, ``probes`` any of which shows that it is there.
 
     ``platforms`` are those left out without it; none means that nothing works without it.
+    A ``service`` is one that systemd starts as soon as it is installed.
     """
 
     purpose: str
@@ -37,6 +39,7 @@ class SystemPackage:
     probes: tuple[str, ...]
     platforms: tuple[str, ...]
     names: dict[str, str]
+    service: bool = False
 
 
 def read_packages() -> tuple[SystemPackage, ...]:
@@ -53,6 +56,7 @@ def parse_packages(text: str) -> tuple[SystemPackage, ...]:
             probes=tuple(entry["probes"]),
             platforms=tuple(entry.get("platforms", ())),
             names={manager: entry[manager] for manager in _INSTALL if manager in entry},
+            service=entry.get("service", False),
         )
         for entry in tomllib.loads(text)["package"]
     )
@@ -84,6 +88,11 @@ def find_manager() -> str | None:
     """The package manager of this host: ``apt``, ``dnf``, ``pacman`` or None."""
     managers = (name for name, command in _MANAGER_COMMANDS.items() if shutil.which(command))
     return next(managers, None)
+
+
+def starts_services() -> bool:
+    """Whether installing a package with a service would start it here: systemd runs."""
+    return SYSTEMD.is_dir()
 
 
 def build_names(packages: Iterable[SystemPackage], manager: str) -> list[str]:

@@ -15,11 +15,16 @@ Rows = list[dict[str, object]]
 
 @click.command(short_help="Say what can run here, why not, and what is noisy.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def doctor(as_json: bool) -> int:
-    """Say what can run on this host, what cannot and why, and what makes it noisy."""
+@click.option("--prove/--no-prove", default=True, help="Try each platform with one trial of noop.")
+@click.option("--start-engines", is_flag=True, help="Start a Docker daemon of one's own for it.")
+def doctor(as_json: bool, prove: bool, start_engines: bool) -> int:
+    """Say what can run on this host, what cannot and why, and what makes it noisy.
+
+    Each platform is proved by a real trial; what that needs is built first.
+    """
     from harness import doctor as examination
 
-    return examination.main(as_json)
+    return examination.main(as_json, prove=prove, start_engines=start_engines)
 
 
 @click.command("list")

@@ -13,20 +13,33 @@ from typing import Any
 import pytest
 
 from harness import cgroup
+from harness.drivers import PLATFORMS
 from harness.images.model import GuestKernel, Image
 from harness.model import build_phases
 from harness.paths import register_dir, scratch_root
 
 PROJECT = Path(__file__).parents[2]
-ALL = ("process", "namespace", "crun", "runc", "gvisor", "podman", "vm-direct", "vm-microvm")
+ALL = (
+    "process",
+    "namespace",
+    "crun",
+    "runc",
+    "gvisor",
+    "podman",
+    "docker",
+    "vm-direct",
+    "vm-microvm",
+)
 
 
 def harness_words(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "harness", *arguments]
 
 
-def run_harness(*arguments: str, cwd: Path = PROJECT) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+def run_harness(
+    *arguments: str, cwd: Path = PROJECT, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), **variables}
     return subprocess.run(
         harness_words(*arguments),
         cwd=cwd,
@@ -78,7 +91,7 @@ def whole_run(
     """One small run of everything; what is asked of a result folder is asked of this one."""
     assert tiny_image.digest and guest_kernel.digest
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = run_harness("run", "--quick", "--seed", "5", "--out", str(out))
+    done = run_harness("run", "--quick", "--start-engines", "--seed", "5", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     return out
@@ -292,7 +305,7 @@ def test_bad_input_is_one_line_with_the_right_code(
     words: Sequence[str], code: int, said: str, tmp_path: Path
 ) -> None:
     if "kvm" in words:
-        kvm = json.loads(run_harness("doctor", "--json").stdout)["accelerator"]
+        kvm = json.loads(run_harness("doctor", "--json", "--no-prove").stdout)["accelerator"]
         if kvm["name"] == "kvm":
             code, said = 0, "report"  # a host whose KVM is proved simply runs it
     out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
@@ -303,3 +316,21 @@ def test_bad_input_is_one_line_with_the_right_code(
         assert last.startswith("error: ")
         assert said.lower() in last.lower()
         assert "Traceback" not in done.stderr
+
+
+def test_doctor_proves_every_platform_by_a_trial(
+    tiny_image: Image, guest_kernel: GuestKernel
+) -> None:
+    assert tiny_image.digest and guest_kernel.digest
+    done = run_harness("doctor", "--json", "--start-engines")
+    checks = {each["name"]: each for each in json.loads(done.stdout)["platforms"]}
+    assert set(checks) == set(PLATFORMS)
+    assert {name: each["reason"] for name, each in checks.items() if not each["proved"]} == {}
+    assert all(each["seconds"] > 0 for each in checks.values())
+
+
+def test_doctor_says_what_mends_a_platform_that_is_not_there() -> None:
+    done = run_harness("doctor", "--json", "--no-prove", DOCKER_HOST="unix:///nowhere/docker.sock")
+    checks = {each["name"]: each for each in json.loads(done.stdout)["platforms"]}
+    assert not checks["docker"]["available"]
+    assert "--start-engines" in checks["docker"]["reason"]

@@ -27,6 +27,7 @@ WIRING = (
     "harness.session",
     "harness.dry_run",
     "harness.doctor",
+    "harness.proof",
     "harness.cli*",
     "harness.__main__",
 )
