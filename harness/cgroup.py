@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.paths import cache_dir
+
 MOUNT = Path("/sys/fs/cgroup")
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
 V2_CONTROLLERS = ("memory", "cpu", "pids")
@@ -77,9 +79,34 @@ def find_everywhere(folders: Sequence[Path]) -> tuple[Path, ...]:
     path = build_path(folders)
     if path is None or (MOUNT / "cgroup.controllers").exists():
         return tuple(folders)
-    found = [hierarchy / path[1:] for hierarchy in MOUNT.iterdir() if not hierarchy.is_symlink()]
-    others = [folder for folder in found if (folder / "cgroup.procs").exists()]
-    return tuple(dict.fromkeys([*folders, *others]))
+    others = [hierarchy / path[1:] for hierarchy in find_hierarchies()]
+    return tuple(dict.fromkeys([*folders, *(folder for folder in others if folder.is_dir())]))
+
+
+def find_hierarchies() -> list[Path]:
+    """Where every hierarchy is mounted, the one that the lab hides from engines included."""
+    places = [MOUNT, hidden_mount(), *(each for each in MOUNT.iterdir() if not each.is_symlink())]
+    return [each for each in places if (each / "cgroup.procs").exists()]
+
+
+def hidden_mount() -> Path:
+    """Where the lab keeps the v2 side of a hybrid host, which it hides from engines."""
+    return cache_dir() / "host-unified"
+
+
+def find_beside(name: str) -> list[Path]:
+    """Groups called ``name`` beside this process's own, and at the top: in every hierarchy."""
+    own = [line.split(":", 2)[2].lstrip("/") for line in _read_memberships()]
+    found = [
+        where / name
+        for hierarchy in find_hierarchies()
+        for where in (hierarchy, *(hierarchy / path for path in own if path))
+    ]
+    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+
+
+def _read_memberships() -> list[str]:
+    return Path("/proc/self/cgroup").read_text().splitlines()
 
 
 def find_tree(run_id: str) -> CgroupTree | None:
@@ -159,7 +186,7 @@ def entered(folders: Sequence[Path]) -> Iterator[None]:
 def _read_homes(folders: Sequence[Path]) -> list[Path]:
     """The groups this process is in now, in the hierarchies of ``folders``."""
     memberships = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in _read_memberships():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             memberships[controller] = path
@@ -303,8 +330,13 @@ def remove(folders: Sequence[Path]) -> list[str]:
 
     On v1 that goes for the same groups in all hierarchies.
     """
+    return remove_trees(find_everywhere(folders))
+
+
+def remove_trees(folders: Sequence[Path]) -> list[str]:
+    """Remove just these groups, deepest first; returns what could not be removed."""
     left = []
-    for folder in find_everywhere(folders):
+    for folder in folders:
         for where, _, _ in os.walk(folder, topdown=False):
             try:
                 os.rmdir(where)

@@ -151,7 +151,7 @@ def _clean_record(record: Record) -> list[str]:
         with contextlib.suppress(OSError):  # not made at all, or somebody else uses it by now
             os.rmdir(folder)
     for group in _find_groups(record.cgroup):
-        left = cgroup.remove([group])
+        left = cgroup.remove_trees([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
     scratch = Path(record.scratch).resolve()
     if scratch.parent == scratch_root().resolve() and scratch.exists():
@@ -180,10 +180,9 @@ def _find_groups(name: str) -> list[Path]:
     """The run's group in every hierarchy; the name holds the run's id."""
     if not name.startswith(cgroup.PREFIX) or "/" in name:
         return []
-    hierarchies = [cgroup.MOUNT, *(each for each in cgroup.MOUNT.iterdir() if each.is_dir())]
-    candidates = [each / name for each in hierarchies if (each / "cgroup.procs").exists()]
-    found = {each.resolve() for each in candidates if each.is_dir()}
-    return sorted(found)
+    own = [each / name for each in cgroup.find_hierarchies() if (each / name).is_dir()]
+    trials = [path for each in cgroup.find_hierarchies() for path in each.glob(f"{name}-*")]
+    return sorted({each.resolve() for each in [*own, *trials]})
 
 
 # ---- entering --------------------------------------------------------------------------------
@@ -403,6 +402,8 @@ def _set_up_mounts() -> None:
     unified = cgroup.MOUNT / "unified"
     if unified.is_dir() and (unified / "cgroup.procs").exists():
         with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
+            cgroup.hidden_mount().mkdir(exist_ok=True)
+            linux.mount(str(unified), cgroup.hidden_mount(), "", linux.MS_BIND)
             linux.unmount(unified)
             # crun makes groups there all the same: they must not get into the host's tmpfs.
             linux.mount("tmpfs", unified, "tmpfs", quiet, "mode=755,size=1m")

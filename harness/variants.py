@@ -61,7 +61,12 @@ _ENGINE = Traits(
 )
 _RUNTIME = Traits(networks=("none", "host", "bridge"), seccomp=False, read_only=True, limits=True)
 
+_LIGHT = Traits(networks=("none", "host"), limits=True)
+
 TRAITS: dict[str, Traits] = {
+    "bubblewrap": _LIGHT,
+    "systemd-nspawn": _LIGHT,
+    "lxc": Traits(networks=("none", "host", "bridge"), limits=True),
     "crun": _RUNTIME,
     "runc": _RUNTIME,
     "gvisor": Traits(networks=("none", "host", "bridge"), read_only=True, limits=True),

@@ -9,6 +9,9 @@ from harness.variants import parse_variant
 PLATFORMS = {
     "process": "harness.drivers.process:ProcessDriver",
     "namespace": "harness.drivers.namespace:NamespaceDriver",
+    "bubblewrap": "harness.drivers.bubblewrap:BubblewrapDriver",
+    "systemd-nspawn": "harness.drivers.nspawn:NspawnDriver",
+    "lxc": "harness.drivers.lxc:LxcDriver",
     "crun": "harness.drivers.oci:CrunDriver",
     "runc": "harness.drivers.oci:RuncDriver",
     "gvisor": "harness.drivers.oci:GvisorDriver",

@@ -84,7 +84,7 @@ def test_a_traceback_is_shown_with_debug_only(tmp_path: Path) -> None:
 def test_a_fault_of_the_harness_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(as_json: bool) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise ZeroDivisionError("one\ntwo")
 
     monkeypatch.setattr(doctor, "main", fail)
@@ -98,7 +98,7 @@ def test_a_fault_of_the_harness_is_one_line_too(
 def test_ctrl_c_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(as_json: bool) -> int:
+    def interrupt(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "main", interrupt)

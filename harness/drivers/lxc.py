@@ -1,0 +1,122 @@
+"""`lxc`: the oldest of Linux's container managers, started in the foreground from a configuration.
+
+Nothing tells from outside when its sandbox is there, so `created` is not known and the time up to
+`init` stands under `residual`. Source of the keys: lxc.container.conf(5).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from harness import cgroup
+from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.commanded import (
+    FIRST_PROCESS,
+    RUN_FOLDER,
+    Command,
+    CommandedInstance,
+    describe_command,
+    find_fault,
+    find_program,
+    start_commanded_instance,
+)
+from harness.drivers.oci_bundle import CAPABILITIES
+from harness.drivers.rooted import Layout, rooted_files, rooted_packings
+from harness.images.model import Image
+from harness.model import Kind
+
+PROGRAM = "lxc-start"
+
+
+class LxcDriver:
+    """LXC, with the capabilities that container engines leave to root."""
+
+    name = "lxc"
+    kind: Kind = "container"
+    daemon = None
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.toolbox = toolbox
+        self.name = toolbox.platform or self.name
+
+    @property
+    def no_network(self) -> str | None:
+        return None
+
+    def unavailable(self) -> str | None:
+        return find_fault(PROGRAM)
+
+    def files(self, image: Image) -> Sequence[Path]:
+        found = find_program(PROGRAM)
+        own = [Path(found)] if found else []
+        return [*own, *rooted_files(image, self.toolbox.starter)]
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        return rooted_packings(image)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        return {**describe_command(build_command(spec)), "config": build_config(spec)}
+
+    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @contextmanager
+    def start_instance(self, spec: InstanceSpec) -> Iterator[CommandedInstance]:
+        if spec.limits:
+            cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus)
+        config = spec.folder / spec.name / "config"
+        config.parent.mkdir()
+        config.write_text("".join(f"{line}\n" for line in build_config(spec)))
+        try:
+            with start_commanded_instance(
+                spec, build_command(spec), self.toolbox.starter
+            ) as instance:
+                yield instance
+        finally:  # LXC makes groups in every hierarchy, and removes only their innermost
+            cgroup.remove_trees(cgroup.find_beside(spec.name))
+
+
+def build_command(spec: InstanceSpec) -> Command:
+    """Pure. It leaves locks below /run: it is given an empty one."""
+    words = [find_program(PROGRAM) or PROGRAM, "-F", "-P", str(spec.folder), "-n", spec.name]
+    words += ["-o", str(spec.folder / "lxc.log"), "-l", "WARN"]
+    return Command(tuple(words), hidden=("/run",))
+
+
+def build_config(spec: InstanceSpec) -> list[str]:
+    """Pure: the lines of its configuration. Its groups lie below those that it is started in."""
+    layout = Layout.of(spec)
+    lines = {
+        "lxc.uts.name": spec.name[-63:],
+        "lxc.rootfs.path": f"dir:{layout.merged}",
+        "lxc.init.cmd": " ".join(FIRST_PROCESS),
+        "lxc.mount.auto": "proc:mixed sys:ro",
+        "lxc.mount.entry": f"{layout.run} {RUN_FOLDER[1:]} none bind 0 0",
+        "lxc.cap.keep": " ".join(name.removeprefix("CAP_").lower() for name in CAPABILITIES),
+        "lxc.no_new_privs": "1",
+        "lxc.autodev": "1",
+        "lxc.pty.max": "0",
+        "lxc.tty.max": "0",
+        "lxc.console.path": "none",
+        "lxc.cgroup.relative": "1",
+        "lxc.cgroup.dir.container": f"{spec.name}/container",
+        "lxc.cgroup.dir.monitor": f"{spec.name}/monitor",
+        **_build_network(spec),
+    }
+    return [f"{key} = {value}" for key, value in lines.items()]
+
+
+def _build_network(spec: InstanceSpec) -> Mapping[str, str]:
+    if spec.host_network:
+        return {"lxc.net.0.type": "none"}
+    if not (spec.address and spec.bridge):
+        return {"lxc.net.0.type": "empty"}
+    gateway = {"lxc.net.0.ipv4.gateway": spec.gateway} if spec.gateway else {}
+    return {
+        "lxc.net.0.type": "veth",
+        "lxc.net.0.link": spec.bridge,
+        "lxc.net.0.flags": "up",
+        "lxc.net.0.name": "eth0",
+        "lxc.net.0.ipv4.address": spec.address,
+        **gateway,
+    }
