@@ -106,6 +106,8 @@ class Channel:
         name = _MILESTONE_LINES.get((event.source, word))
         if name is not None and (word == "created" or not rest):
             self.milestones.setdefault(name, event.stamp)
+        if event.source == "launch" and word == "request":
+            self.milestones["request"] = event.stamp
         if event.source == "launch" and word in ("running", "created") and rest:
             self.pid = int(rest)
         if event.source == "output" and len(self.output) < _OUTPUT_KEPT:

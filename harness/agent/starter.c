@@ -14,7 +14,7 @@
  *              to have an empty folder there, for engines that leave things in it
  *     watch    name=MILESTONE path=PATH: an event NAME as soon as the file is there and not empty;
  *              one component of the path may be `*`, which stands for the first folder
- *     go       start what was prepared
+ *     go       start what was prepared; an event "request" has the stamp of its arrival
  *     send     line=TEXT to the agent
  *     ping     count=N echo round trips
  *   An event is "STAMP SOURCE TEXT" (output events: a newline and the bytes follow).
@@ -499,7 +499,9 @@ static int serve_request(void) {
     parse_request(&request, request_buffer, (size_t)size);
     if (!request.verb) return 1;
     if (!strcmp(request.verb, "go")) {
+        uint64_t stamp = now(); /* the way from Python to here is the harness's, not the platform's */
         write_all(go_pipe, "g", 1);
+        emit(stamp, "launch", "request");
         emit(now(), "launch", "running %d", launcher);
     } else if (!strcmp(request.verb, "watch")) {
         add_watch(request.name, request.path);

@@ -21,6 +21,7 @@ from harness.drivers.commanded import (
     start_commanded_instance,
 )
 from harness.drivers.podman_store import (
+    NAMESPACES,
     PLUGIN_FOLDERS,
     PROGRAMS,
     PodmanStore,
@@ -114,6 +115,7 @@ class PodmanDriver:
             environment=store.environment,
             watches=watches,
             root=False,
+            hidden=(NAMESPACES,),
             group="libpod-*",
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
         )

@@ -18,9 +18,15 @@ from harness.process import run_command
 
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
 PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
+NAMESPACES = "/run/netns"
+"""Where Podman keeps network namespaces; there is no option for it."""
 
 _SHORT = ("/mnt", "/media", "/srv")
-_LEFT = (str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent), "/run/crun", "/run/runc")
+_CACHE = Path("/var/lib/containers/cache")
+_LEFT = (
+    *(str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent), "/run/crun", "/run/runc"),
+    *(NAMESPACES, str(_CACHE), str(_CACHE.parent)),
+)
 _RUNROOT_MAX = 50
 _LOAD_S = 300.0
 
@@ -42,6 +48,7 @@ class PodmanStore:
         return {
             "PATH": PATH,
             "HOME": str(self.folder),
+            "TMPDIR": str(self.folder / "tmp"),
             "CONTAINERS_CONF": str(self.folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
         }
@@ -61,7 +68,11 @@ def build_reference(image: Image) -> str:
 
 
 def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
-    """containers.conf(5): groups made directly, and limits that a host without systemd allows."""
+    """containers.conf(5): groups made directly, and limits that a host without systemd allows.
+
+    Locks are files in the run's own folder: the default is a memory segment that all Podmans of
+    the host share.
+    """
     lines = [f'{name} = ["{path}"]' for name, path in runtimes.items()]
     folders = ", ".join(f'"{each}"' for each in PLUGIN_FOLDERS)
     return "\n".join(
@@ -72,6 +83,7 @@ def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
             "[engine]",
             'cgroup_manager = "cgroupfs"',
             'events_logger = "none"',
+            'lock_type = "file"',
             "[engine.runtimes]",
             *lines,
             "[network]",
@@ -105,7 +117,7 @@ def build_network_config(name: str, folder: Path) -> str:
 @contextlib.contextmanager
 def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[PodmanStore]:
     """Make the store and load ``images`` into it; raises HostError. For use inside the lab."""
-    for name in ("net", "store", "tmp", "run"):
+    for name in ("cache", "net", "store", "tmp", "run"):
         (folder / name).mkdir(parents=True)
     runtimes = {name: find_program(program) for name, program in PROGRAMS.items()}
     present = {name: path for name, path in runtimes.items() if path}
@@ -115,12 +127,14 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
     policy = {"default": [{"type": "insecureAcceptAnything"}]}
     (folder / "policy.json").write_text(json.dumps(policy))
     lab.note_folders(run_id, _LEFT)
+    Path(NAMESPACES).mkdir(parents=True, exist_ok=True)
     with _shorten(folder / "run") as runroot:
         storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\n'
         (folder / "storage.conf").write_text(f'{storage}runroot = "{runroot}"\n')
         store = PodmanStore(folder, runroot, run_id)
-        for image in images:
-            load_image(store, image)
+        with _keep_cache(folder / "cache"):
+            for image in images:
+                load_image(store, image)
         try:
             yield store
         finally:
@@ -154,8 +168,21 @@ def _shorten(folder: Path) -> Iterator[Path]:
             f"podman takes no run folder as long as {folder}",
             hint="point HARNESS_CACHE at a short one",
         )
-    linux.mount(str(folder), free[0], "", linux.MS_BIND)
-    try:
+    with _bind(folder, Path(free[0])):
         yield Path(free[0])
+
+
+def _keep_cache(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """What Podman remembers of layers it has seen goes to ``folder``, not to the host's cache."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    return _bind(folder, _CACHE)
+
+
+@contextlib.contextmanager
+def _bind(folder: Path, place: Path) -> Iterator[None]:
+    """``folder`` is seen at ``place`` too, in the lab's own mounts."""
+    linux.mount(str(folder), place, "", linux.MS_BIND)
+    try:
+        yield
     finally:
-        linux.unmount(free[0])
+        linux.unmount(place)
