@@ -1,7 +1,7 @@
 """Podman for real, on a store of the run's own: with each runtime, counted whole, nothing left."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,12 @@ from harness.paths import scratch_root
 from harness.probes.cpu import open_account
 from tests.integration.laboratory import run_in_lab
 
-OUTSIDE = ("/run/containers", "/run/libpod", "/run/runc", "/run/crun", "/var/lib/cni/results")
+OUTSIDE = (
+    *("/run/containers", "/run/libpod", "/run/runc", "/run/crun", "/run/netns"),
+    *("/var/lib/cni", "/var/lib/containers"),
+)
+SHARED = ("/dev/shm", "/run/netns", "/var/lib/cni", "/var/lib/containers")
+"""Where every Podman of a host keeps things, whatever its store."""
 
 
 @contextmanager
@@ -224,6 +229,12 @@ def test_an_image_that_is_not_in_the_store_is_named(
     assert "harness-absent" in message
 
 
+def look_at(folders: Sequence[str]) -> list[tuple[str, int]]:
+    """Every file below these folders with the time of its last change."""
+    found = (path for folder in folders for path in Path(folder).rglob("*"))
+    return sorted((str(path), path.lstat().st_mtime_ns) for path in found if not path.is_dir())
+
+
 def test_podman_killed_in_mid_trial_leaves_nothing(
     tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
@@ -231,6 +242,9 @@ def test_podman_killed_in_mid_trial_leaves_nothing(
         changes: dict[str, Any] = {
             "command": ("sh", "-c", "echo up; sleep 60"),
             "ready": "output:up",
+            "address": lab.build_address(7),
+            "gateway": lab.GATEWAY,
+            "bridge": lab.BRIDGE,
         }
         with instance_of("podman", tiny_image, programs, run_id, **changes) as instance:
             groups = instance.spec.cgroups
@@ -238,6 +252,25 @@ def test_podman_killed_in_mid_trial_leaves_nothing(
         return [*cgroup.read_processes(groups), *cgroup.remove(groups)]
 
     assert run_in_lab(kill, tmp_path) == []
+
+
+@pytest.mark.parametrize("harness_is_killed", [False, True])
+def test_what_the_podmans_of_a_host_share_is_not_touched(
+    harness_is_killed: bool, tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
+    def serve(run_id: str) -> None:
+        address: dict[str, Any] = {"address": lab.build_address(7), "bridge": lab.BRIDGE}
+        with instance_of("podman", tiny_image, programs, run_id, **address):
+            if harness_is_killed:
+                os.kill(os.getpid(), 9)
+
+    before = look_at(SHARED)
+    if harness_is_killed:
+        with pytest.raises(AssertionError, match="the lab ended with 137"):
+            run_in_lab(serve, tmp_path)
+    else:
+        run_in_lab(serve, tmp_path)
+    assert look_at(SHARED) == before
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:

@@ -1,0 +1,103 @@
+"""What Podman is told, as values: its command line, its configuration and its network."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.drivers import load_driver
+from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.commanded import Command
+from harness.drivers.podman import PodmanDriver
+from harness.drivers.podman_store import (
+    PodmanStore,
+    build_engine_config,
+    build_network_config,
+)
+from harness.images.model import Image, Packing
+from harness.variants import parse_variant
+
+FOLDER = Path("/scratch/podman")
+STORE = PodmanStore(FOLDER, FOLDER / "run", "r1")
+SPEC = InstanceSpec(
+    name="harness-r1-7",
+    folder=Path("/scratch/t7"),
+    image=Image("tiny", "sha256:0", Path("/i"), {"tree": Packing("tree", Path("/i/tree"), 1, 1)}),
+    command=("true",),
+    environment={},
+    ready="exit",
+    memory=64 << 20,
+    cpus=2,
+)
+BRIDGED = replace(SPEC, address="10.87.0.9/16", gateway="10.87.0.1", bridge="hbr0")
+
+
+def build(platform: str, spec: InstanceSpec = SPEC) -> Command:
+    toolbox = Toolbox(
+        Path("/starter"), run_id="r1", platform=platform, options=parse_variant(platform).options
+    )
+    driver = load_driver(platform, toolbox)
+    assert isinstance(driver, PodmanDriver)
+    assert driver.name == platform
+    return driver.build_command(spec, STORE)
+
+
+def value_of(command: Command, option: str) -> str:
+    return command.argv[command.argv.index(option) + 1]
+
+
+def test_everything_is_in_the_run_s_own_folder() -> None:
+    command = build("podman")
+    for option in ("--root", "--runroot", "--tmpdir"):
+        assert value_of(command, option).startswith(str(FOLDER))
+    for name in ("HOME", "TMPDIR", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF"):
+        assert command.environment[name].startswith(str(FOLDER))
+    assert value_of(command, "--label") == "harness.run=r1"
+
+
+@pytest.mark.parametrize(
+    ("platform", "spec", "present", "absent"),
+    [
+        ("podman", SPEC, ("--network none", "--memory=67108864b", "--cpus=2"), ("seccomp",)),
+        ("podman", BRIDGED, ("--network harness-r1 --ip 10.87.0.9 ",), ("--network none",)),
+        ("podman/host-net", replace(SPEC, host_network=True), ("--network host",), ()),
+        ("podman/no-seccomp", SPEC, ("--security-opt seccomp=unconfined",), ("--read-only",)),
+        ("podman/read-only", SPEC, ("--read-only",), ("seccomp",)),
+        ("podman/no-limits", replace(SPEC, limits=False), (), ("--memory", "--cpus")),
+        ("podman+crun", SPEC, ("--runtime crun",), ("platform=",)),
+        ("podman+gvisor", SPEC, ("--runtime-flag network=none", "platform=ptrace"), ()),
+        ("podman+gvisor", BRIDGED, ("--runtime-flag network=sandbox",), ()),
+    ],
+)
+def test_a_variant_is_said_in_podman_s_words(
+    platform: str, spec: InstanceSpec, present: tuple[str, ...], absent: tuple[str, ...]
+) -> None:
+    line = " ".join(build(platform, spec).argv)
+    assert all(words in line for words in present)
+    assert not any(words in line for words in absent)
+
+
+def test_milestones_are_the_files_of_the_engine_and_of_its_runtime() -> None:
+    state = Path("/scratch/t7/runtime/*")
+    watches = build("podman").watches
+    assert watches == {"created": Path("/scratch/t7/id"), "started": state / "state.json"}
+    assert build("podman+crun").watches["started"] == state / "status"
+    assert set(build("podman+gvisor").watches) == {"created"}
+
+
+def test_the_engine_is_configured_apart_from_the_host_s() -> None:
+    config = tomllib.loads(build_engine_config(FOLDER, {"gvisor": "/usr/bin/runsc"}))
+    assert config["engine"]["lock_type"] == "file"
+    assert config["engine"]["cgroup_manager"] == "cgroupfs"
+    assert config["engine"]["runtimes"] == {"gvisor": ["/usr/bin/runsc"]}
+    assert config["network"]["network_config_dir"] == str(FOLDER / "net")
+
+
+def test_the_network_is_the_lab_s_bridge_and_filters_nothing() -> None:
+    network = json.loads(build_network_config("harness-r1", FOLDER))
+    (plugin,) = network["plugins"]
+    assert (plugin["type"], plugin["bridge"]) == ("bridge", "hbr0")
+    assert plugin["ipMasq"] is False and plugin["isGateway"] is False
+    assert plugin["ipam"]["dataDir"].startswith(str(FOLDER))
