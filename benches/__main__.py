@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from benches.calibration import measure_calibration
 from benches.containers import measure_containers
+from benches.engines import ENGINES, measure_engines
 from benches.machines import PLATFORMS, measure_machines
 from harness.units import format_seconds
 
@@ -15,7 +16,8 @@ Row = tuple[str, str, str]
 
 
 def main(repeats: int) -> None:
-    rows = [*_calibrate(repeats), *_compare_containers(3 * repeats), *_compare_machines(repeats)]
+    rows = [*_calibrate(repeats), *_compare_containers(3 * repeats), *_compare_engines(3 * repeats)]
+    rows += _compare_machines(repeats)
     rows.append(_time_help(3 * repeats))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, limit in rows:
@@ -52,6 +54,24 @@ def _compare_containers(repeats: int) -> list[Row]:
     rows.append(("namespace to the C program", f"{to_reference:.2f} ×", "at most 2 ×"))
     to_crun = _ratio(samples, "namespace", "crun")
     return [*rows, ("namespace to crun run", f"{to_crun:.2f} ×", "below 1 ×")]
+
+
+def _compare_engines(repeats: int) -> list[Row]:
+    """From request to end: the harness's figure to hyperfine's of the engine's own command line.
+
+    Docker's client is part of its command line only: its start alone is added to the harness's.
+    """
+    medians = {name: statistics.median(each) for name, each in measure_engines(repeats).items()}
+    rows = []
+    for name, limit in ENGINES.items():
+        own, hand = medians[name], medians[f"{name}.hand"]
+        client = medians.get(f"{name}.client", 0.0)
+        rows.append((f"{name}: request to end", format_seconds(own), ""))
+        rows.append((f"{name}: its command line, by hyperfine", format_seconds(hand), ""))
+        rows += [(f"{name}: its client's start", format_seconds(client), "")] if client else []
+        ratio = f"{(own + client) / hand:.3f} ×"
+        rows.append((f"{name}: the one to the other", ratio, f"within {limit:.0%}"))
+    return rows
 
 
 def _compare_machines(repeats: int) -> list[Row]:
