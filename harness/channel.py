@@ -90,6 +90,12 @@ class Channel:
             self._take(event, starting=False)
         return True
 
+    def take_waiting(self) -> None:
+        """Take what has arrived already, without waiting for more."""
+        with contextlib.suppress(TrialError):
+            while (event := self.starter.next_event(read_clock())) is not None:
+                self._take(event, starting=False)
+
     def keep_output(self, path: Path) -> None:
         """Write what the workload printed to a log, for a trial that failed."""
         with contextlib.suppress(OSError):

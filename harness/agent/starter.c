@@ -502,7 +502,7 @@ static int serve_request(void) {
         uint64_t stamp = now(); /* the way from Python to here is the harness's, not the platform's */
         write_all(go_pipe, "g", 1);
         emit(stamp, "launch", "request");
-        emit(now(), "launch", "running %d", launcher);
+        if (!strcmp(prepared.mode, "command")) emit(now(), "launch", "running %d", launcher);
     } else if (!strcmp(request.verb, "watch")) {
         add_watch(request.name, request.path);
     } else if (!strcmp(request.verb, "listen")) {

@@ -2,19 +2,17 @@
 
 import contextlib
 import errno
-import io
-import json
 import os
 import socket
-import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
+from harness.images.oci import write_archive
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 LABEL = "harness.run"
@@ -125,29 +123,6 @@ def load_image(api: Any, image: Image, run_id: str, folder: Path) -> None:
                     raise HostError(f"Docker cannot load {image.name}: {answer['error']}")
     finally:
         archive.unlink()
-
-
-def write_archive(layout: Path, reference: str, out: Path) -> None:
-    """An OCI layout with one image as the archive that ``docker load`` reads."""
-
-    def read(descriptor: Mapping[str, Any]) -> bytes:
-        return (layout / "blobs" / str(descriptor["digest"]).replace(":", "/")).read_bytes()
-
-    index = json.loads((layout / "index.json").read_text())
-    manifest = json.loads(read(index["manifests"][0]))
-    names = [f"layer{number}.tar" for number in range(len(manifest["layers"]))]
-    listing = [{"Config": "config.json", "RepoTags": [reference], "Layers": names}]
-    with tarfile.open(out, "w") as archive:
-        _add(archive, "config.json", read(manifest["config"]))
-        for name, layer in zip(names, manifest["layers"], strict=True):
-            _add(archive, name, read(layer))
-        _add(archive, "manifest.json", json.dumps(listing).encode())
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    archive.addfile(entry, io.BytesIO(content))
 
 
 def remove_run(host: str, run_id: str) -> list[str]:

@@ -127,6 +127,7 @@ class DockerInstance:
             with contextlib.suppress(TrialError):
                 self.starter.send("stop")
             self.api.wait(self.container, timeout=_STOP_S)
+            self.channel.take_waiting()
         with contextlib.suppress(HarnessError), translated():
             self.api.remove_container(self.container, force=True, v=True)
 

@@ -14,6 +14,7 @@ from harness import cgroup, lab, linux
 from harness.drivers.commanded import PATH, find_program
 from harness.errors import HostError
 from harness.images.model import Image
+from harness.images.oci import write_archive
 from harness.process import run_command
 
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
@@ -142,16 +143,15 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
 
 
 def load_image(store: PodmanStore, image: Image) -> None:
-    """Copy an image's OCI layout into the store; raises HostError."""
-    layout = image.packings["oci-gzip"].path
-    pull = [*store.build_words(), "pull", "--quiet"]
+    """Load an image's OCI layout into the store, under the harness's name; raises HostError."""
+    archive = store.folder / f"{image.name}.tar"
+    write_archive(image.packings["oci-gzip"].path, build_reference(image), archive)
     policy = ["--signature-policy", str(store.folder / "policy.json")]
-    done = run_command(
-        [*pull, *policy, f"oci:{layout}:latest"], timeout=_LOAD_S, env=store.environment
-    )
-    identity = done.stdout.split()[-1]
-    tag = [*store.build_words(), "tag", identity, build_reference(image)]
-    run_command(tag, timeout=60, env=store.environment)
+    load = [*store.build_words(), "load", "--quiet", *policy, "--input", str(archive)]
+    try:
+        run_command(load, timeout=_LOAD_S, env=store.environment)
+    finally:
+        archive.unlink()
 
 
 @contextlib.contextmanager

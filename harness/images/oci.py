@@ -6,13 +6,15 @@ type is from its 1.1.
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.images.archive import digest_file
 from harness.images.recipes import EPOCH
@@ -105,3 +107,26 @@ def _write_blob(blobs: Path, document: Mapping[str, object]) -> dict[str, object
 
 def _dump(document: Mapping[str, object]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def write_archive(layout: Path, reference: str, out: Path) -> None:
+    """An OCI layout with one image as the archive that ``docker load`` reads."""
+
+    def read(descriptor: Mapping[str, Any]) -> bytes:
+        return (layout / "blobs" / str(descriptor["digest"]).replace(":", "/")).read_bytes()
+
+    index = json.loads((layout / "index.json").read_text())
+    manifest = json.loads(read(index["manifests"][0]))
+    names = [f"layer{number}.tar" for number in range(len(manifest["layers"]))]
+    listing = [{"Config": "config.json", "RepoTags": [reference], "Layers": names}]
+    with tarfile.open(out, "w") as archive:
+        _add_bytes(archive, "config.json", read(manifest["config"]))
+        for name, layer in zip(names, manifest["layers"], strict=True):
+            _add_bytes(archive, name, read(layer))
+        _add_bytes(archive, "manifest.json", json.dumps(listing).encode())
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))

@@ -16,6 +16,9 @@ from tests.integration.laboratory import run_in_lab
 
 CHECK = """
 import json, os, subprocess, sys, types
+for name in ("harness", "harness.paths"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["harness.paths"].cache_dir = None
 module = types.ModuleType("cgroup")
 sys.modules["cgroup"] = module
 exec(compile(sys.argv[1], "cgroup.py", "exec"), module.__dict__)
