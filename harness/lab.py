@@ -145,8 +145,9 @@ def _clean_record(record: Record) -> list[str]:
         from harness.drivers.docker_api import remove_run
 
         said += remove_run(record.docker, record.run_id)
-    for file in NETWORK_RESULTS.glob(f"{cgroup.PREFIX}{record.run_id}-*"):
-        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not root's run, which makes none, may not look there
+        for file in NETWORK_RESULTS.glob(f"{cgroup.PREFIX}{record.run_id}-*"):
+            file.unlink(missing_ok=True)
     for folder in record.absent:
         with contextlib.suppress(OSError):  # not made at all, or somebody else uses it by now
             os.rmdir(folder)
