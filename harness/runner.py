@@ -36,6 +36,8 @@ _NANOSECONDS = 1_000_000_000
 _RESPONSE_S = 10.0
 _ROUND_TRIPS = 15
 _FREE_LEAST = 64 << 20
+_KEPT = ("*.log", "*.xml", "config.json")
+"""What is kept of a failed trial's folder: what was printed, and what an instance was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +306,7 @@ def _keep_logs(source: Path, logs: Path, trial: int) -> list[str]:
     target = logs / f"trial-{trial}"
     kept: list[str] = []
     with contextlib.suppress(OSError):
-        for path in sorted([*source.glob("*.log"), *source.glob("*.xml")]):
+        for path in sorted(each for kind in _KEPT for each in source.glob(kind)):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.name)
             kept.append(f"logs/{target.name}/{path.name}")
