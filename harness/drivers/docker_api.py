@@ -26,9 +26,18 @@ def find_host(given: str | None) -> str:
 
 
 def find_daemon_fault(host: str) -> tuple[str, str] | None:
-    """Why no daemon answers at ``host``, and the remedy; None if one does."""
+    """Why no daemon answers at ``host``, and the remedy; None if one does.
+
+    A run has a network of its own, and its instances' channel is a folder of this host: so a
+    daemon that is reached by TCP or SSH is of no use.
+    """
     path = host.removeprefix("unix://")
-    if path != host and (fault := _find_socket_fault(path)):
+    if path == host or not path.startswith("/"):
+        return (
+            f"the Docker daemon at {host} cannot be used: a run reaches a Unix socket only",
+            "name it as unix:///PATH, or let a run start its own daemon: --start-engines",
+        )
+    if fault := _find_socket_fault(path):
         return fault
     try:
         with open_api(host, timeout=_ASK_S) as api:
@@ -54,6 +63,27 @@ def _find_socket_fault(path: str) -> tuple[str, str] | None:
             "start it, or let a run start its own: --start-engines",
         )
     return None
+
+
+def find_runtime_fault(host: str, runtime: str) -> str | None:
+    """Why a running daemon cannot use a runtime by this name, and the remedy; None if it can."""
+    try:
+        with open_api(host, timeout=_ASK_S) as api:
+            known = api.info()["Runtimes"]
+    except HarnessError as error:
+        return error.message
+    if runtime in known:
+        return None
+    return (
+        f"the Docker daemon at {host} knows no runtime {runtime}: "
+        "add it to the daemon's configuration, or use a private daemon: --start-engines"
+    )
+
+
+def read_cgroup_driver(host: str) -> str:
+    """Who makes the groups of a daemon's containers: ``cgroupfs`` or ``systemd``."""
+    with open_api(host, timeout=_ASK_S) as api:
+        return str(api.info()["CgroupDriver"])
 
 
 @contextlib.contextmanager
@@ -154,12 +184,14 @@ class EndWatch:
     """``wake`` becomes readable when the container has died or the daemon has gone."""
 
     wake: int
-    died: bool = False
 
 
 @contextlib.contextmanager
 def start_end_watch(host: str, name: str) -> Iterator[EndWatch]:
-    """Follow the daemon's event stream for one container, from before it exists."""
+    """Follow the daemon's event stream for one container, from before it exists.
+
+    The daemon takes the name in its filter for the beginning of one: it is compared once more.
+    """
     read_end, write_end = os.pipe()
     watch = EndWatch(read_end)
     with open_api(host) as api:
@@ -168,9 +200,9 @@ def start_end_watch(host: str, name: str) -> Iterator[EndWatch]:
 
         def follow() -> None:
             with contextlib.suppress(Exception):
-                for _ in stream:
-                    watch.died = True
-                    break
+                for event in stream:
+                    if event["Actor"]["Attributes"].get("name") == name:
+                        break
             with contextlib.suppress(OSError):
                 os.write(write_end, b"e")
 

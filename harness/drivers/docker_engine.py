@@ -23,8 +23,10 @@ from harness.drivers.docker_api import (
     build_reference,
     find_daemon_fault,
     find_host,
+    find_runtime_fault,
     load_image,
     open_api,
+    read_cgroup_driver,
     remove_run,
     start_end_watch,
     translated,
@@ -46,7 +48,7 @@ _PROGRAMS = {"runc": "runc", "crun": "crun", "gvisor": "runsc"}
 
 @dataclass(slots=True)
 class DockerInstance:
-    """A container of a daemon. It ends when its agent is told to; the daemon then removes it."""
+    """A container of a daemon. It ends when its agent is told to, and is then removed."""
 
     spec: InstanceSpec
     channel: Channel
@@ -72,6 +74,8 @@ class DockerInstance:
 
     @property
     def cgroups(self) -> Sequence[Path]:
+        if not self.daemon.places_groups:
+            return ()
         folders = [folder / self.container for folder in self.spec.cgroups]
         return tuple(folder for folder in folders if folder.is_dir())
 
@@ -130,6 +134,7 @@ class DockerInstance:
             self.channel.take_waiting()
         with contextlib.suppress(HarnessError), translated():
             self.api.remove_container(self.container, force=True, v=True)
+        self.daemon.serving.discard(self.container)
 
 
 class DockerDriver:
@@ -159,7 +164,7 @@ class DockerDriver:
         host = find_host(self.toolbox.docker_host)
         fault = find_daemon_fault(host)
         if fault is None:
-            return None
+            return find_runtime_fault(host, _PROGRAMS[self.runtime])
         if not self.toolbox.start_engines:
             return f"{fault[0]}: {fault[1]}"
         if find_program("dockerd") is None:
@@ -210,7 +215,7 @@ class DockerDriver:
         host = find_host(self.toolbox.docker_host)
         if find_daemon_fault(host) is None:
             lab.note_engine(self.toolbox.run_id, host)
-            yield find_user_daemon(host)
+            yield find_user_daemon(host, read_cgroup_driver(host))
             return
         logs = self.toolbox.logs or folder.parent
         logs.mkdir(parents=True, exist_ok=True)
@@ -273,6 +278,7 @@ class DockerDriver:
                 host_config=options,
             )["Id"]
             stamps["created"] = read_clock()
+            instance.daemon.serving.add(instance.container)
             if self.runtime in _STATES:
                 state = instance.daemon.states / "runtime-runc" / "moby" / instance.container
                 instance.starter.watch("started", state / _STATES[self.runtime])
@@ -286,7 +292,9 @@ class DockerDriver:
             "network_mode": _find_network(spec),
             "runtime": self._find_runtime(spec),
         }
-        if parent := cgroup.build_path(spec.cgroups):
+        daemon = self.toolbox.shared.get(_SHARED)
+        placed = not isinstance(daemon, DockerDaemon) or daemon.places_groups
+        if placed and (parent := cgroup.build_path(spec.cgroups)):
             chosen["cgroup_parent"] = parent
         if spec.limits:
             period = cgroup.CPU_PERIOD_US

@@ -32,7 +32,9 @@ _SHIM = "containerd-shim"
 class DockerDaemon:
     """A running daemon. ``groups`` are those of a private one, empty for another's.
 
-    ``states`` is where its runtimes keep their state, by runtime.
+    ``states`` is where its runtimes keep their state, by runtime. ``places_groups`` says whether a
+    container can be put below a group of the run's: systemd takes no group that it has not made.
+    ``serving`` are the ids of the run's own containers, kept by the driver.
     """
 
     host: str
@@ -40,6 +42,8 @@ class DockerDaemon:
     states: Path
     groups: tuple[Path, ...] = ()
     proc: Path = field(default_factory=lambda: Path("/proc"))
+    places_groups: bool = True
+    serving: set[str] = field(default_factory=set, compare=False)
 
     def processes(self) -> Processes:
         return Processes(tuple(self._find(_is_daemon)), proc=self.proc)
@@ -50,11 +54,14 @@ class DockerDaemon:
 
     def read_cpu(self) -> float | None:
         """By the group's exact account; for another's daemon by its processes' clocks, which count
-        in ticks of 10 ms and include what they reaped."""
+        in ticks of 10 ms and include what they reaped. Of its shims only those of the run's own
+        containers count: a user's that ended meanwhile would take its whole time away again."""
         if self.groups:
             used = cgroup.read_cpu_time(self.groups)
             return used.total if used else None
-        pids = self._find(lambda words: _is_daemon(words) or _is_shim(words))
+        pids = self._find(
+            lambda words: _is_daemon(words) or (_is_shim(words) and bool(self.serving & set(words)))
+        )
         found = [_read_ticks(self.proc / str(pid)) for pid in pids]
         return sum(found) / _TICKS if found else None
 
@@ -88,9 +95,15 @@ def _read_ticks(folder: Path) -> int:
     return 0
 
 
-def find_user_daemon(host: str) -> DockerDaemon:
+def find_user_daemon(host: str, cgroup_driver: str) -> DockerDaemon:
     """A daemon that runs already: outside the lab, so its numbers are the host's."""
-    return DockerDaemon(host, private=False, states=Path("/run/docker"), proc=lab.host_proc())
+    return DockerDaemon(
+        host,
+        private=False,
+        states=Path("/run/docker"),
+        proc=lab.host_proc(),
+        places_groups=cgroup_driver != "systemd",
+    )
 
 
 def build_daemon_config(folder: Path, parent: str | None) -> dict[str, object]:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import time
+import select
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,76 +14,24 @@ import pytest
 from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
-from harness.drivers.docker_api import find_daemon_fault, load_image, open_api
-from harness.errors import HarnessError, HostError, TrialError
+from harness.drivers.docker_api import (
+    find_daemon_fault,
+    load_image,
+    open_api,
+    read_cgroup_driver,
+    remove_run,
+    start_end_watch,
+)
+from harness.errors import HarnessError, HostError
 from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.paths import scratch_root
 from harness.probes import memory
 from harness.probes.cpu import open_account
+from tests.integration.docker_rig import Bench, build_spec, start_users_daemon
 from tests.integration.laboratory import run_in_lab
 
 OUTSIDE = ("/run/containerd", "/run/docker", "/run/runc", "/run/crun")
-
-
-def build_spec(image: Image, run_id: str, name: str, **changes: Any) -> InstanceSpec:
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    folder = scratch_root() / run_id / name
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{run_id}-{name}",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=128 << 20,
-        timeout=30,
-        cgroups=tree.start(name),
-    )
-    return replace(spec, **changes)
-
-
-class Bench:
-    """Drivers of one run that share its daemon."""
-
-    def __init__(self, image: Image, programs: Programs, run_id: str, host: str | None) -> None:
-        self.image, self.run_id = image, run_id
-        self.toolbox = Toolbox(
-            starter=programs.starter,
-            scratch=scratch_root() / run_id,
-            run_id=run_id,
-            start_engines=host is None,
-            docker_host=host or "unix:///nowhere/docker.sock",
-        )
-        self.stack = ExitStack()
-
-    def __enter__(self) -> "Bench":
-        (scratch_root() / self.run_id).mkdir(parents=True, exist_ok=True)
-        self.driver = load_driver("docker", self.toolbox)
-        assert self.driver.unavailable() is None
-        self.stack.enter_context(self.driver.start_run([self.image]))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-    @contextmanager
-    def instance(self, name: str, platform: str = "docker", **changes: Any) -> Iterator[Any]:
-        driver = load_driver(platform, self.toolbox)
-        image = changes.pop("image", self.image)
-        spec = build_spec(image, self.run_id, name, **changes)
-        with driver.start_run([]), driver.start_instance(spec) as instance:
-            instance.wait_ready()
-            yield instance
-
-    def fail(self, name: str, platform: str = "docker", **changes: Any) -> str:
-        try:
-            with self.instance(name, platform, **changes):
-                return ""
-        except TrialError as error:
-            return str(error)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +96,8 @@ def count(bench: Bench) -> dict[str, Any]:
 
 
 def look_at_variants(bench: Bench) -> dict[str, list[str]]:
-    script = "grep ^Seccomp: /proc/self/status; echo x >/file && echo written; ls /sys/class/net"
+    script = "grep ^Seccomp: /proc/self/status; touch /file 2>/dev/null && echo written; "
+    script += "ls /sys/class/net"
     big = "awk 'BEGIN { s = \"x\"; for (i = 0; i < 28; i++) s = s s }'; echo status $?"
     asked: dict[str, tuple[str, dict[str, Any]]] = {
         "docker": (script, {}),
@@ -296,33 +244,8 @@ def test_a_daemon_killed_in_mid_trial_fails_the_trial(own_daemon: dict[str, Any]
 
 @pytest.fixture(scope="module")
 def users_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A daemon outside the lab, as a user's: with its own data, and no bridge."""
-    folder = tmp_path_factory.mktemp("d")
-    config = {
-        "data-root": str(folder / "data"), "exec-root": str(folder / "exec"),
-        "pidfile": str(folder / "pid"), "hosts": [f"unix://{folder}/s"], "bridge": "none",
-        "iptables": False, "exec-opts": ["native.cgroupdriver=cgroupfs"],
-        "cgroup-parent": "/harness-test-user",
-    }  # fmt: skip
-    (folder / "daemon.json").write_text(json.dumps(config))
-    script = 'mount -t tmpfs tmpfs /run && exec dockerd --config-file "$0"'
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*words, str(folder / "daemon.json")], stdout=log, stderr=subprocess.STDOUT
-        )
-    host = f"unix://{folder}/s"
-    try:
-        for _ in range(200):
-            if find_daemon_fault(host) is None:
-                break
-            time.sleep(0.1)
+    with start_users_daemon(tmp_path_factory.mktemp("d")) as host:
         yield host
-    finally:
-        process.terminate()
-        process.wait(20)
-        groups = [each / "harness-test-user" for each in cgroup.MOUNT.iterdir()]
-        cgroup.remove([group for group in groups if group.is_dir()])
 
 
 def test_a_running_daemon_is_used_and_nothing_of_its_users_is_touched(
@@ -390,6 +313,65 @@ def test_what_a_killed_run_left_in_a_daemon_is_cleaned(
     with open_api(users_daemon) as api:
         names = [name for each in api.containers(all=True) for name in each["Names"]]
         assert [name for name in names if name.endswith("-lost")] == []
+        tags = {tag for image in api.images() for tag in image["RepoTags"]}
+        assert not any(tag.startswith("harness/") and ":test" in tag for tag in tags)
+
+
+def test_clean_takes_a_dead_run_from_a_daemon_and_nothing_else(
+    users_daemon: str, tiny_image: Image, tmp_path: Path
+) -> None:
+    """As after the end of the lab's own init: only the register knows of the run."""
+    record = replace(lab.build_record("testdead"), docker=users_daemon)
+    record.path.parent.mkdir(parents=True, exist_ok=True)
+    with open_api(users_daemon) as api:
+        for run_id in ("testdead", "testdead2"):
+            load_image(api, tiny_image, run_id, tmp_path)
+            labels, name = {"harness.run": run_id}, f"harness-{run_id}-0"
+            api.create_container(f"harness/tiny:{run_id}", ["true"], name=name, labels=labels)
+        record.path.write_text(json.dumps(asdict(record)))
+        said = lab.clean_dead_runs()
+        names = [name for each in api.containers(all=True) for name in each["Names"]]
+        tags = {tag for image in api.images() for tag in image["RepoTags"]}
+        remove_run(users_daemon, "testdead2")
+    assert "removed image harness/tiny:testdead" in said
+    assert not record.path.exists()
+    assert "/harness-testdead2-0" in names and "/harness-testdead-0" not in names
+    assert "harness/tiny:testdead2" in tags and "harness/tiny:testdead" not in tags
+
+
+def test_the_end_of_one_container_is_not_taken_for_another_s(
+    users_daemon: str, tiny_image: Image, tmp_path: Path
+) -> None:
+    with open_api(users_daemon) as api, start_end_watch(users_daemon, "end-1") as watch:
+        load_image(api, tiny_image, "testend", tmp_path)
+        config = api.create_host_config(network_mode="none")
+        for name, seconds in (("end-12", 0.5), ("end-1", 10)):
+            mine = api.create_container(
+                "harness/tiny:testend", ["true"], name=name, host_config=config
+            )
+            api.start(mine)
+            api.wait(mine)
+            woken, _, _ = select.select([watch.wake], [], [], seconds)
+            api.remove_container(mine)
+            assert bool(woken) == (name == "end-1")
+        api.remove_image("harness/tiny:testend")
+
+
+def test_a_daemon_whose_groups_systemd_makes_is_not_told_where_to_put_them(
+    tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
+    """Such a daemon refuses any parent but a slice, and so every container."""
+    (tmp_path / "d").mkdir()
+    changes = {"exec-opts": ["native.cgroupdriver=systemd"], "cgroup-parent": ""}
+
+    def start(run_id: str) -> str:
+        with Bench(tiny_image, programs, run_id, host) as bench:
+            return bench.fail("one")
+
+    with start_users_daemon(tmp_path / "d", **changes) as host:
+        assert read_cgroup_driver(host) == "systemd"
+        message = run_in_lab(start, tmp_path)
+    assert "slice" not in message  # where no systemd runs, runc says so: the daemon took it
 
 
 # ---- no daemon -------------------------------------------------------------------------------
@@ -427,6 +409,10 @@ def test_a_runtime_that_a_daemon_does_not_know_is_named(
     message = run_in_lab(start, tmp_path)
     assert "untime" in message
     assert "--start-engines" in message
+    toolbox = Toolbox(starter=programs.starter, docker_host=users_daemon)
+    assert load_driver("docker", toolbox).unavailable() is None
+    reason = load_driver("docker+crun", toolbox).unavailable()
+    assert reason is not None and "knows no runtime crun" in reason
 
 
 def test_a_private_daemon_that_ends_at_once_says_why(

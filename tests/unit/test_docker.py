@@ -1,0 +1,155 @@
+"""What Docker is told, as values; how its daemons' time is counted; which of them are of no use."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import lab
+from harness.drivers import load_driver
+from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.docker_api import build_reference, find_daemon_fault
+from harness.drivers.docker_engine import DockerDriver
+from harness.drivers.dockerd import DockerDaemon, build_daemon_config, find_user_daemon
+from harness.images.model import Image, Packing
+from harness.variants import parse_variant
+
+SPEC = InstanceSpec(
+    name="harness-r1-7",
+    folder=Path("/scratch/t7"),
+    image=Image("tiny", "sha256:0", Path("/i"), {"tree": Packing("tree", Path("/i/tree"), 1, 1)}),
+    command=("true",),
+    environment={},
+    ready="exit",
+    memory=64 << 20,
+    cpus=2,
+)
+BRIDGED = replace(SPEC, address="10.87.0.9/16", gateway="10.87.0.1", bridge="hbr0")
+HOSTED = replace(SPEC, host_network=True)
+PRIVATE = DockerDaemon("unix:///scratch/docker/socket", private=True, states=Path("/exec"))
+USERS = find_user_daemon("unix:///run/docker.sock", "cgroupfs")
+
+
+def load(platform: str, daemon: DockerDaemon | None = PRIVATE) -> DockerDriver:
+    options = parse_variant(platform).options
+    shared: dict[str, object] = {"docker": daemon} if daemon else {}
+    driver = load_driver(
+        platform,
+        Toolbox(Path("/starter"), run_id="r1", platform=platform, options=options, shared=shared),
+    )
+    assert isinstance(driver, DockerDriver)
+    return driver
+
+
+@pytest.mark.parametrize(
+    ("platform", "spec", "expected"),
+    [
+        ("docker", SPEC, {"network_mode": "none", "runtime": "runc", "mem_limit": 64 << 20}),
+        ("docker", SPEC, {"memswap_limit": 64 << 20, "cpu_quota": 200_000, "cpu_period": 100_000}),
+        ("docker", SPEC, {"binds": ["/scratch/t7/run:/.harness/run"], "security_opt": None}),
+        ("docker", BRIDGED, {"network_mode": "bridge"}),
+        ("docker/host-net", HOSTED, {"network_mode": "host"}),
+        ("docker/no-seccomp", SPEC, {"security_opt": ["seccomp=unconfined"], "read_only": None}),
+        ("docker/read-only", SPEC, {"read_only": True, "security_opt": None}),
+        ("docker/no-limits", replace(SPEC, limits=False), {"mem_limit": None, "cpu_quota": None}),
+        ("docker+crun", SPEC, {"runtime": "crun"}),
+        ("docker+gvisor", SPEC, {"runtime": "runsc"}),
+        ("docker+gvisor", BRIDGED, {"runtime": "runsc-net"}),
+        ("docker+gvisor/host-net", HOSTED, {"runtime": "runsc-host"}),
+    ],
+)
+def test_a_variant_is_said_in_docker_s_words(
+    platform: str, spec: InstanceSpec, expected: dict[str, Any]
+) -> None:
+    options = load(platform).build_options(spec)
+    assert {key: options.get(key) for key in expected} == expected
+
+
+def test_a_user_s_daemon_knows_gvisor_by_one_name() -> None:
+    assert load("docker+gvisor", USERS).build_options(HOSTED)["runtime"] == "runsc"
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent"), [("cgroupfs", "/harness-r1/t7"), ("none", "/harness-r1/t7"),
+                           ("systemd", None)],
+)  # fmt: skip
+def test_a_container_lies_in_the_instance_s_group_where_the_daemon_can_do_that(
+    driver: str, parent: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.cgroup.build_path", lambda *_: "/harness-r1/t7")
+    daemon = find_user_daemon("unix:///run/docker.sock", driver)
+    assert load("docker", daemon).build_options(SPEC).get("cgroup_parent") == parent
+
+
+def test_what_is_made_carries_the_run_s_id() -> None:
+    assert build_reference(SPEC.image, "r1") == "harness/tiny:r1"
+
+
+def test_a_sandbox_is_told_from_a_container() -> None:
+    assert load("docker").kind == load("docker+crun").kind == "container"
+    assert load("docker+gvisor").kind == "sandbox"
+
+
+def test_only_a_private_daemon_is_on_the_lab_s_bridge() -> None:
+    assert load("docker", PRIVATE).no_network is None
+    assert "--start-engines" in (load("docker", USERS).no_network or "")
+    assert load("docker/host-net", USERS).no_network is None
+
+
+def test_a_private_daemon_changes_nothing_of_the_host_s() -> None:
+    folder = Path("/scratch/docker")
+    config = build_daemon_config(folder, "/harness-r1")
+    for key in ("data-root", "exec-root", "pidfile"):
+        assert str(config[key]).startswith(str(folder))
+    assert (config["iptables"], config["ip-masq"]) == (False, False)
+    assert (config["bridge"], config["fixed-cidr"]) == (lab.BRIDGE, lab.ENGINE_RANGE)
+    assert config["cgroup-parent"] == "/harness-r1"
+    assert "cgroup-parent" not in build_daemon_config(folder, None)
+
+
+# ---- the account of a daemon that is not the run's -------------------------------------------
+
+
+def write_process(proc: Path, pid: int, ticks: int, *words: str) -> None:
+    """A process as proc_pid_stat(5) shows it, with all its time as utime."""
+    folder = proc / str(pid)
+    folder.mkdir(exist_ok=True)
+    (folder / "cmdline").write_text("\0".join(words))
+    (folder / "stat").write_text(f"{pid} (a b) c) S {'0 ' * 10}{ticks} 0 0 0 20 0")
+
+
+def test_the_shims_of_a_user_s_containers_are_none_of_the_run_s_time(tmp_path: Path) -> None:
+    """One that ends while an instance starts would else take its whole life's time away."""
+    daemon = replace(USERS, proc=tmp_path)
+    assert daemon.read_cpu() is None
+    write_process(tmp_path, 1, 300, "/usr/sbin/dockerd")
+    write_process(tmp_path, 2, 40, "containerd", "--config", "c")
+    write_process(tmp_path, 3, 9000, "/usr/bin/containerd-shim-runc-v2", "-id", "theirs")
+    write_process(tmp_path, 5, 777, "sleep", "ours")
+    before = daemon.read_cpu()
+    assert before is not None and before == pytest.approx(3.4)
+    daemon.serving.add("ours")
+    write_process(tmp_path, 1, 310, "/usr/sbin/dockerd")
+    write_process(tmp_path, 4, 5, "/usr/bin/containerd-shim-runc-v2", "-id", "ours")
+    (tmp_path / "3" / "stat").unlink()
+    (tmp_path / "3" / "cmdline").unlink()
+    after = daemon.read_cpu()
+    assert after is not None
+    assert after - before == pytest.approx(0.15)
+    assert set(daemon.processes().inside) == {1, 2}
+    assert daemon.find_shims("ours") == (4,)
+
+
+# ---- addresses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["tcp://127.0.0.1:2375", "ssh://somewhere", "/run/docker.sock", "foo", "unix://", ""]
+)
+def test_what_is_no_unix_socket_is_refused_in_one_line_with_the_remedy(host: str) -> None:
+    fault = find_daemon_fault(host)
+    assert fault is not None
+    reason, remedy = fault
+    assert "a Unix socket only" in reason and "\n" not in reason
+    assert "unix:///PATH" in remedy and "--start-engines" in remedy
