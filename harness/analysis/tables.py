@@ -77,6 +77,7 @@ COST = (
     Column("CPU time", "startup.cpu"),
     Column("of it user", "startup.cpu", "user"),
     Column("of it system", "startup.cpu", "system"),
+    Column("of it the engine's daemons", "startup.cpu", "daemon"),
     Column("teardown", "startup.stopped"),
 )
 MEMORY = (
@@ -88,6 +89,7 @@ MEMORY = (
     Column("file", "memory.cgroup", "file"),
     Column("kernel", "memory.cgroup", "kernel"),
     Column("peak", "memory.cgroup", "peak"),
+    Column("engine's daemons, once", "memory.daemon"),
     Column("host delta", "memory.host_delta"),
     Column("one more instance", "memory.marginal"),
 )

@@ -21,9 +21,7 @@ def find_netstack_fault() -> str | None:
     refuse it; newer kernels show it in every one.
     """
     if _NAMESPACED.exists() and (read_release() or _FIRST_WITH_CHECK) < _FIRST_WITH_CHECK:
-        return (
-            "this release of runsc takes every network of this kernel for the host's, and refuses"
-        )
+        return "this release of runsc takes every network of this kernel for the host's own"
     return None
 
 
