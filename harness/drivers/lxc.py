@@ -4,83 +4,45 @@ Nothing tells from outside when its sandbox is there, so `created` is not known 
 `init` stands under `residual`. Source of the keys: lxc.container.conf(5).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from harness import cgroup
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
-from harness.drivers.commanded import (
-    FIRST_PROCESS,
-    RUN_FOLDER,
-    Command,
-    CommandedInstance,
-    describe_command,
-    find_fault,
-    find_program,
-    start_commanded_instance,
-)
+from harness.drivers.base import InstanceSpec
+from harness.drivers.commanded import FIRST_PROCESS, RUN_FOLDER, Command, CommandedInstance
+from harness.drivers.commanded_driver import CommandedDriver
 from harness.drivers.oci_bundle import CAPABILITIES
-from harness.drivers.rooted import Layout, rooted_files, rooted_packings
-from harness.images.model import Image
-from harness.model import Kind
-
-PROGRAM = "lxc-start"
+from harness.drivers.rooted import Layout
 
 
-class LxcDriver:
+class LxcDriver(CommandedDriver):
     """LXC, with the capabilities that container engines leave to root."""
 
     name = "lxc"
-    kind: Kind = "container"
-    daemon = None
-
-    def __init__(self, toolbox: Toolbox) -> None:
-        self.toolbox = toolbox
-        self.name = toolbox.platform or self.name
-
-    @property
-    def no_network(self) -> str | None:
-        return None
-
-    def unavailable(self) -> str | None:
-        return find_fault(PROGRAM)
-
-    def files(self, image: Image) -> Sequence[Path]:
-        found = find_program(PROGRAM)
-        own = [Path(found)] if found else []
-        return [*own, *rooted_files(image, self.toolbox.starter)]
-
-    def packed(self, image: Image) -> Sequence[Packed]:
-        return rooted_packings(image)
+    program = "lxc-start"
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        return {**describe_command(build_command(spec)), "config": build_config(spec)}
-
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
-        return nullcontext()
+        return {**super().describe(spec), "config": build_config(spec)}
 
     @contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[CommandedInstance]:
-        if spec.limits:
-            cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus)
-        config = spec.folder / spec.name / "config"
-        config.parent.mkdir()
-        config.write_text("".join(f"{line}\n" for line in build_config(spec)))
         try:
-            with start_commanded_instance(
-                spec, build_command(spec), self.toolbox.starter
-            ) as instance:
+            with super().start_instance(spec) as instance:
                 yield instance
         finally:  # LXC makes groups in every hierarchy, and removes only their innermost
             cgroup.remove_trees(cgroup.find_beside(spec.name))
 
+    def prepare(self, spec: InstanceSpec) -> None:
+        super().prepare(spec)
+        config = spec.folder / spec.name / "config"
+        config.parent.mkdir()
+        config.write_text("".join(f"{line}\n" for line in build_config(spec)))
 
-def build_command(spec: InstanceSpec) -> Command:
-    """Pure. It leaves locks below /run: it is given an empty one."""
-    words = [find_program(PROGRAM) or PROGRAM, "-F", "-P", str(spec.folder), "-n", spec.name]
-    words += ["-o", str(spec.folder / "lxc.log"), "-l", "WARN"]
-    return Command(tuple(words), hidden=("/run",))
+    def build_command(self, spec: InstanceSpec) -> Command:
+        """It leaves locks below /run: it is given an empty one."""
+        words = [self.path, "-F", "-P", str(spec.folder), "-n", spec.name]
+        words += ["-o", str(spec.folder / "lxc.log"), "-l", "WARN"]
+        return Command(tuple(words), hidden=("/run",))
 
 
 def build_config(spec: InstanceSpec) -> list[str]:

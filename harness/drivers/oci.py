@@ -5,80 +5,45 @@ One class for all: they take the same words. The bundle is made before the clock
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
-from harness.drivers.commanded import (
-    Command,
-    CommandedInstance,
-    describe_command,
-    find_fault,
-    find_program,
-    start_commanded_instance,
-)
+from harness.drivers.base import InstanceSpec
+from harness.drivers.commanded import Command
+from harness.drivers.commanded_driver import CommandedDriver
 from harness.drivers.oci_bundle import GROUP, build_config
-from harness.drivers.rooted import rooted_files, rooted_packings
 from harness.drivers.runsc import build_socket_option, find_netstack_fault
 from harness.drivers.seccomp import find_filter_fault
-from harness.images.model import Image
 from harness.model import Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What differs between OCI runtimes: the program, its own options, and its state's file."""
+    """What differs between OCI runtimes: their own options, and the file of their state."""
 
-    program: str
     options: tuple[str, ...] = ()
     state: str = "{id}/state.json"
 
 
-class OciDriver:
+class OciDriver(CommandedDriver):
     """What all OCI runtimes share."""
 
-    name = ""
-    kind: Kind = "container"
-    daemon = None
     runtime: Runtime
 
-    def __init__(self, toolbox: Toolbox) -> None:
-        self.toolbox = toolbox
-        self.name = toolbox.platform or self.name
-
-    @property
-    def no_network(self) -> str | None:
-        return None
-
     def unavailable(self) -> str | None:
-        return find_fault(self.runtime.program) or find_filter_fault(self.toolbox.options)
-
-    def files(self, image: Image) -> Sequence[Path]:
-        return [Path(self._program()), *rooted_files(image, self.toolbox.starter)]
-
-    def packed(self, image: Image) -> Sequence[Packed]:
-        return rooted_packings(image)
+        return super().unavailable() or find_filter_fault(self.toolbox.options)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        config = build_config(spec, self.toolbox)
-        return {**describe_command(self.build_command(spec)), "config": config}
+        return {**super().describe(spec), "config": build_config(spec, self.toolbox)}
 
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    @contextmanager
-    def start_instance(self, spec: InstanceSpec) -> Iterator[CommandedInstance]:
+    def prepare(self, spec: InstanceSpec) -> None:
+        """The bundle. The runtime sets the limits that it states."""
         config = json.dumps(build_config(spec, self.toolbox), indent=1)
         (spec.folder / "config.json").write_text(config)
-        command = self.build_command(spec)
-        with start_commanded_instance(spec, command, self.toolbox.starter) as instance:
-            yield instance
 
     def build_command(self, spec: InstanceSpec) -> Command:
         root = spec.folder / "state"
-        head = (self._program(), "--root", str(root), *self.build_options(spec))
+        head = (self.path, "--root", str(root), *self.build_options(spec))
         return Command(
             argv=(*head, "run", "--bundle", str(spec.folder), spec.name),
             watches={"created": root / self.runtime.state.format(id=spec.name)},
@@ -90,18 +55,19 @@ class OciDriver:
         """The runtime's own options for one instance."""
         return self.runtime.options
 
-    def _program(self) -> str:
-        return find_program(self.runtime.program) or self.runtime.program
-
 
 class CrunDriver(OciDriver):
-    name = "crun"
-    runtime = Runtime("crun", ("--cgroup-manager=cgroupfs",), "{id}/status")
+    """crun, the one written in C."""
+
+    name = program = "crun"
+    runtime = Runtime(("--cgroup-manager=cgroupfs",), "{id}/status")
 
 
 class RuncDriver(OciDriver):
-    name = "runc"
-    runtime = Runtime("runc")
+    """runc, which most engines use."""
+
+    name = program = "runc"
+    runtime = Runtime()
 
 
 class GvisorDriver(OciDriver):
@@ -113,7 +79,8 @@ class GvisorDriver(OciDriver):
 
     name = "gvisor"
     kind: Kind = "sandbox"
-    runtime = Runtime("runsc", ("--platform=ptrace",), "{id}_sandbox:{id}.state")
+    program = "runsc"
+    runtime = Runtime(("--platform=ptrace",), "{id}_sandbox:{id}.state")
 
     @property
     def no_network(self) -> str | None:

@@ -5,36 +5,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness import cgroup
 from harness.drivers import load_driver
-from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.base import Toolbox
 from harness.drivers.docker_api import find_daemon_fault
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.paths import scratch_root
-
-
-def build_spec(image: Image, run_id: str, name: str, **changes: Any) -> InstanceSpec:
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    folder = scratch_root() / run_id / name
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{run_id}-{name}",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=128 << 20,
-        timeout=30,
-        cgroups=tree.start(name),
-    )
-    return replace(spec, **changes)
+from tests.integration.laboratory import build_spec
 
 
 class Bench:

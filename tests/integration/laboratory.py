@@ -1,13 +1,22 @@
-"""Run a function inside the real lab and bring its result back to the test."""
+"""Run a function inside the real lab, bring its result back to the test, and start instances."""
 
 import json
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import lab
+from harness import cgroup, lab
+from harness.drivers import load_driver
+from harness.drivers.base import InstanceSpec, Toolbox
+from harness.errors import TrialError
+from harness.images.model import Image, Programs
+from harness.paths import scratch_root
+
+MEMORY = 128 << 20
 
 
 def run_in_lab(function: Callable[[str], Any], folder: Path, *, network: bool = True) -> Any:
@@ -27,3 +36,72 @@ def run_in_lab(function: Callable[[str], Any], folder: Path, *, network: bool = 
     result = json.loads(answer.read_text())
     assert "error" not in result, result["error"]
     return result["value"]
+
+
+def build_spec(image: Image, run_id: str, name: str, **changes: Any) -> InstanceSpec:
+    """The spec of an instance that runs `true`, with a folder and cgroups of its own."""
+    tree = cgroup.find_tree(run_id)
+    assert tree is not None
+    folder = scratch_root() / run_id / name
+    folder.mkdir(parents=True)
+    spec = InstanceSpec(
+        name=f"{cgroup.PREFIX}{run_id}-{name}",
+        folder=folder,
+        image=image,
+        command=("true",),
+        environment={},
+        ready="exit",
+        memory=MEMORY,
+        timeout=30,
+        cgroups=tree.start(name),
+    )
+    return replace(spec, **changes)
+
+
+@contextmanager
+def instance_of(
+    platform: str,
+    image: Image,
+    programs: Programs,
+    run_id: str,
+    loaded: Image | None = None,
+    **changes: Any,
+) -> Iterator[Any]:
+    """A started instance, ready; for use in the lab. ``loaded`` is what the engine has instead."""
+    scratch = scratch_root() / run_id
+    toolbox = Toolbox(starter=programs.starter, scratch=scratch, run_id=run_id)
+    driver = load_driver(platform, toolbox)
+    spec = build_spec(image, run_id, "one", **changes)
+    with driver.start_run([loaded or image]), driver.start_instance(spec) as instance:
+        instance.wait_ready()
+        yield instance
+
+
+def look_inside(
+    platform: str, image: Image, programs: Programs, folder: Path, script: str, **changes: Any
+) -> list[str]:
+    """What a shell script prints in an instance of the platform."""
+
+    def look(run_id: str) -> str:
+        command = ("sh", "-c", script)
+        with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
+            instance.stop()
+            output: str = instance.channel.output.decode()
+            return output
+
+    text: str = run_in_lab(look, folder)
+    return text.splitlines()
+
+
+def attempt(platform: str, image: Image, programs: Programs, folder: Path, **changes: Any) -> str:
+    """What a start fails with; empty if it does not fail."""
+
+    def start(run_id: str) -> str:
+        try:
+            with instance_of(platform, image, programs, run_id, **changes):
+                return ""
+        except TrialError as error:
+            return error.message
+
+    message: str = run_in_lab(start, folder)
+    return message

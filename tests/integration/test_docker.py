@@ -28,8 +28,8 @@ from harness.model import build_phases
 from harness.paths import scratch_root
 from harness.probes import memory
 from harness.probes.cpu import open_account
-from tests.integration.docker_rig import Bench, build_spec, start_users_daemon
-from tests.integration.laboratory import run_in_lab
+from tests.integration.docker_rig import Bench, start_users_daemon
+from tests.integration.laboratory import build_spec, run_in_lab
 
 OUTSIDE = ("/run/containerd", "/run/docker", "/run/runc", "/run/crun")
 
@@ -139,7 +139,7 @@ def fail_in_every_way(bench: Bench) -> dict[str, str]:
     }
     with open_api(bench.driver.daemon.host) as api:  # type: ignore[union-attr]
         mine = api.create_container(
-            f"harness/tiny:{bench.run_id}", ["true"], name=f"{bench.run_id}-taken"
+            f"harness/tiny:{bench.run_id}", ["true"], name=f"{cgroup.PREFIX}{bench.run_id}-taken"
         )["Id"]
         found["collision"] = bench.fail("taken")
         found["kept"] = api.inspect_container(mine)["Name"]

@@ -1,8 +1,7 @@
 """bubblewrap, systemd-nspawn and LXC for real: started, counted, limited, and nothing left."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,57 +10,15 @@ import pytest
 
 from harness import cgroup, lab
 from harness.drivers import load_driver
-from harness.drivers.base import InstanceSpec, Toolbox
-from harness.errors import TrialError
+from harness.drivers.base import Toolbox
 from harness.images.model import Image, Programs
 from harness.model import build_phases
-from harness.paths import scratch_root
 from harness.probes.cpu import open_account
-from tests.integration.laboratory import run_in_lab
+from tests.integration.laboratory import attempt, instance_of, look_inside, run_in_lab
 
 PROGRAMS = {"bubblewrap": "bwrap", "systemd-nspawn": "systemd-nspawn", "lxc": "lxc-start"}
 PLATFORMS = tuple(PROGRAMS)
 OUTSIDE = ("/run/lxc", "/run/systemd/nspawn", "/var/log/lxc")
-
-
-@contextmanager
-def instance_of(
-    platform: str, image: Image, programs: Programs, run_id: str, **changes: Any
-) -> Iterator[Any]:
-    """A started instance in the lab, ready, with cgroups of its own."""
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    folder = scratch_root() / run_id / "one"
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{cgroup.PREFIX}{run_id}-1",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=128 << 20,
-        timeout=20,
-        cgroups=tree.start("one"),
-    )
-    driver = load_driver(platform, Toolbox(starter=programs.starter))
-    with driver.start_instance(replace(spec, **changes)) as instance:
-        instance.wait_ready()
-        yield instance
-
-
-def look_inside(
-    platform: str, image: Image, programs: Programs, folder: Path, script: str, **changes: Any
-) -> list[str]:
-    def look(run_id: str) -> str:
-        command = ("sh", "-c", script)
-        with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
-            instance.stop()
-            output: str = instance.channel.output.decode()
-            return output
-
-    text: str = run_in_lab(look, folder)
-    return text.splitlines()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -181,20 +138,6 @@ def test_a_start_that_cannot_succeed_says_why(
     assert reason in attempt(platform, tiny_image, programs, tmp_path, **changes)
 
 
-def attempt(platform: str, image: Image, programs: Programs, folder: Path, **changes: Any) -> str:
-    """What a start fails with; empty if it does not fail."""
-
-    def start(run_id: str) -> str:
-        try:
-            with instance_of(platform, image, programs, run_id, **changes):
-                return ""
-        except TrialError as error:
-            return error.message
-
-    message: str = run_in_lab(start, folder)
-    return message
-
-
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_an_image_without_the_agent_ends_the_command(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
@@ -228,6 +171,6 @@ def test_a_command_killed_in_mid_trial_leaves_nothing(
 def test_a_missing_program_is_named(
     platform: str, monkeypatch: pytest.MonkeyPatch, programs: Programs
 ) -> None:
-    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     driver = load_driver(platform, Toolbox(starter=programs.starter))
+    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     assert driver.unavailable() == f"{PROGRAMS[platform]} is not installed"

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,58 +13,13 @@ from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.runsc import find_netstack_fault
-from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.model import build_phases
-from harness.paths import scratch_root
 from harness.probes import memory
 from harness.probes.cpu import open_account
-from tests.integration.laboratory import run_in_lab
+from tests.integration.laboratory import MEMORY, attempt, instance_of, look_inside, run_in_lab
 
-MEMORY = 128 << 20
 RUNTIMES = ("crun", "runc", "gvisor")
-
-
-@contextmanager
-def instance_of(
-    platform: str, image: Image, programs: Programs, run_id: str, **changes: Any
-) -> Iterator[Any]:
-    """A started instance in the lab, ready, with cgroups of its own."""
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    folder = scratch_root() / run_id / "one"
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{run_id}-one",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=MEMORY,
-        timeout=20,
-        cgroups=tree.start("one"),
-    )
-    driver = load_driver(platform, Toolbox(starter=programs.starter))
-    with driver.start_instance(replace(spec, **changes)) as instance:
-        instance.wait_ready()
-        yield instance
-
-
-def look_inside(
-    platform: str, image: Image, programs: Programs, folder: Path, script: str, **changes: Any
-) -> list[str]:
-    """What a shell script prints in an instance of the platform."""
-
-    def look(run_id: str) -> str:
-        command = ("sh", "-c", script)
-        with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
-            instance.stop()
-            output: str = instance.channel.output.decode()
-            return output
-
-    text: str = run_in_lab(look, folder)
-    return text.splitlines()
 
 
 @pytest.mark.parametrize("platform", RUNTIMES)
@@ -110,7 +64,7 @@ def test_everything_that_serves_an_instance_is_counted(
         assert tree is not None
         account = open_account(tree.start("one"), None)
         script = "sleep 60 & echo up; wait"
-        changes = {"command": ("sh", "-c", script), "ready": "output:up"}
+        changes: dict[str, Any] = {"command": ("sh", "-c", script), "ready": "output:up"}
         with instance_of(platform, tiny_image, programs, run_id, **changes) as instance:
             used = account.read(instance)
             processes = instance.processes()
@@ -251,20 +205,6 @@ def test_a_start_that_cannot_succeed_says_why(
     assert reason in attempt(platform, tiny_image, programs, tmp_path, **changes)
 
 
-def attempt(platform: str, image: Image, programs: Programs, folder: Path, **changes: Any) -> str:
-    """What a start fails with; empty if it does not fail."""
-
-    def start(run_id: str) -> str:
-        try:
-            with instance_of(platform, image, programs, run_id, **changes):
-                return ""
-        except TrialError as error:
-            return error.message
-
-    message: str = run_in_lab(start, folder)
-    return message
-
-
 @pytest.mark.parametrize("platform", RUNTIMES)
 def test_what_the_runtime_itself_says_is_told(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
@@ -286,7 +226,10 @@ def test_a_runtime_killed_in_mid_trial_leaves_nothing(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
     def kill(run_id: str) -> list[Any]:
-        changes = {"command": ("sh", "-c", "echo up; sleep 60"), "ready": "output:up"}
+        changes: dict[str, Any] = {
+            "command": ("sh", "-c", "echo up; sleep 60"),
+            "ready": "output:up",
+        }
         with instance_of(platform, tiny_image, programs, run_id, **changes) as instance:
             groups = instance.spec.cgroups
             os.kill(instance.channel.pid, 9)
@@ -296,8 +239,8 @@ def test_a_runtime_killed_in_mid_trial_leaves_nothing(
 
 
 def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
-    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     driver = load_driver("runc", Toolbox(starter=programs.starter))
+    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     assert driver.unavailable() == "runc is not installed"
 
 

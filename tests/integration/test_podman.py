@@ -1,8 +1,7 @@
 """Podman for real, on a store of the run's own: with each runtime, counted whole, nothing left."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 
 from harness import cgroup, lab
 from harness.drivers import load_driver
-from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.base import Toolbox
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.paths import scratch_root
 from harness.probes.cpu import open_account
-from tests.integration.laboratory import run_in_lab
+from tests.integration.laboratory import instance_of, look_inside, run_in_lab
 
 OUTSIDE = (
     *("/run/containers", "/run/libpod", "/run/runc", "/run/crun", "/run/netns"),
@@ -25,43 +24,6 @@ OUTSIDE = (
 )
 SHARED = ("/dev/shm", "/run/netns", "/var/lib/cni", "/var/lib/containers")
 """Where every Podman of a host keeps things, whatever its store."""
-
-
-@contextmanager
-def instance_of(
-    platform: str,
-    image: Image,
-    programs: Programs,
-    run_id: str,
-    loaded: Image | None = None,
-    **changes: Any,
-) -> Iterator[Any]:
-    """A started instance in the lab, ready, with cgroups of its own."""
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    scratch = scratch_root() / run_id
-    folder = scratch / "one"
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{run_id}-one",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=128 << 20,
-        timeout=30,
-        cgroups=tree.start("one"),
-    )
-    driver = load_driver(
-        platform, Toolbox(starter=programs.starter, scratch=scratch, run_id=run_id)
-    )
-    with (
-        driver.start_run([loaded or image]),
-        driver.start_instance(replace(spec, **changes)) as instance,
-    ):
-        instance.wait_ready()
-        yield instance
 
 
 @pytest.mark.parametrize("platform", ["podman", "podman+crun", "podman+gvisor"])
@@ -150,20 +112,6 @@ def test_a_service_answers_over_the_bridge(
             return bool(stamp > instance.milestones["ready"])
 
     assert run_in_lab(serve, tmp_path)
-
-
-def look_inside(
-    platform: str, image: Image, programs: Programs, folder: Path, script: str, **changes: Any
-) -> list[str]:
-    def look(run_id: str) -> str:
-        command = ("sh", "-c", script)
-        with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
-            instance.stop()
-            output: str = instance.channel.output.decode()
-            return output
-
-    text: str = run_in_lab(look, folder)
-    return text.splitlines()
 
 
 def test_variants_do_what_they_are_called(
@@ -274,10 +222,10 @@ def test_what_the_podmans_of_a_host_share_is_not_touched(
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
-    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     driver = load_driver("podman", Toolbox(starter=programs.starter))
+    monkeypatch.setattr("harness.drivers.commanded.find_program", lambda _: None)
     assert driver.unavailable() == "podman is not installed"
     monkeypatch.undo()
-    monkeypatch.setattr("harness.drivers.podman.find_program", lambda _: None)
     driver = load_driver("podman+crun", Toolbox(starter=programs.starter))
+    monkeypatch.setattr("harness.drivers.podman.find_program", lambda _: None)
     assert driver.unavailable() == "its runtime crun is not installed"
