@@ -19,6 +19,9 @@ _OUTPUT_KEPT = 1 << 20
 
 _MILESTONE_LINES = {
     ("console", "first"): "kernel",
+    ("console", "loader"): "loader",
+    ("console", "initramfs"): "initramfs",
+    ("console", "system"): "system",
     ("console", "init"): "init",
     ("channel", "init"): "init",
     ("channel", "exec"): "exec",
@@ -109,6 +112,8 @@ class Channel:
 
     def _take(self, event: Event, *, starting: bool = True) -> None:
         word, _, rest = event.text.partition(" ")
+        if event.source == "console" and word == "boot":
+            self.milestones.pop("kernel", None)  # what came before were the firmware's bytes
         name = _MILESTONE_LINES.get((event.source, word))
         if name is not None and (word == "created" or not rest):
             self.milestones.setdefault(name, event.stamp)

@@ -11,16 +11,19 @@ Kind = Literal["process", "container", "sandbox", "vm"]
 CacheState = Literal["warm", "cold"]
 
 MILESTONES = (
-    "request", "created", "started", "kernel", "init", "exec", "ready", "response", "stopped",
+    "request", "created", "started", "loader", "kernel", "initramfs", "system", "init", "exec",
+    "ready", "response", "stopped",
 )  # fmt: skip
 """Every milestone, in order. Containers have no ``kernel``; few workloads have ``response``.
 
 ``started`` is for engines that stand above a runtime: ``created`` is then the engine's word, and
-``started`` is when its runtime has built the sandbox.
+``started`` is when its runtime has built the sandbox. A machine that starts from its disk has
+three more, each the first word of the next one in charge: ``loader`` of the boot loader,
+``initramfs`` of the distribution's initramfs, ``system`` just before systemd takes over.
 """
 
 STARTUP_MILESTONES = MILESTONES[: MILESTONES.index("ready") + 1]
-OPTIONAL_MILESTONES = ("started", "kernel")
+OPTIONAL_MILESTONES = ("started", "loader", "kernel", "initramfs", "system")
 RESIDUAL = "residual"
 NO_ACCELERATOR = "none"
 
@@ -103,8 +106,8 @@ def build_phases(milestones: Mapping[str, int]) -> dict[str, float]:
 
     ``milestones`` are nanoseconds by name. A phase is named by the milestone it ends at. Where a
     milestone that should lie between is missing or out of order, the span that covers the gap
-    cannot be attributed and goes to ``residual``, which is always present. ``started`` and
-    ``kernel`` may be absent as a whole: only engines and guests have them.
+    cannot be attributed and goes to ``residual``, which is always present. Those of
+    OPTIONAL_MILESTONES may be absent as a whole: only some platforms have them.
     """
     absent = {name for name in OPTIONAL_MILESTONES if name not in milestones}
     expected = [name for name in STARTUP_MILESTONES if name not in absent]

@@ -413,6 +413,7 @@ static void take_channel_line(uint64_t stamp, const char *line) {
 
 static void take_console_line(uint64_t stamp, const char *line) {
     const char *own = strstr(line, "@harness ");
+    if (own && !strcmp(own, "@harness boot")) console.seen = 0; /* what comes next is the kernel's */
     if (own) emit(stamp, "console", "%s", own + strlen("@harness "));
     else if (strstr(line, "Kernel panic")) emit(stamp, "console", "panic %s", line);
 }
