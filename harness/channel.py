@@ -16,6 +16,7 @@ from harness.units import format_seconds
 _NANOSECONDS = 1_000_000_000
 _ANSWER_S = 10.0
 _OUTPUT_KEPT = 1 << 20
+_REPORT = "3"  # the number of the output that a report is
 
 _MILESTONE_LINES = {
     ("console", "first"): "kernel",
@@ -24,6 +25,7 @@ _MILESTONE_LINES = {
     ("console", "system"): "system",
     ("console", "init"): "init",
     ("channel", "init"): "init",
+    ("channel", "alive"): "init",
     ("channel", "exec"): "exec",
     ("channel", "ready"): "ready",
     ("launch", "created"): "created",
@@ -49,6 +51,10 @@ class Channel:
     wake: int | None = None
     ended: Callable[[], str | None] = lambda: None
     exit: str | None = None
+    report: bytearray = field(default_factory=bytearray)
+    """What the guest's own system said of itself when it was asked to ``report``."""
+    challenge: str | None = None
+    """What a restored guest has to say back; any other answer is a guest of the past."""
     finished: int | None = None
     """When the program that is the instance ended, on the one clock."""
 
@@ -115,14 +121,15 @@ class Channel:
         if event.source == "console" and word == "boot":
             self.milestones.pop("kernel", None)  # what came before were the firmware's bytes
         name = _MILESTONE_LINES.get((event.source, word))
-        if name is not None and (word == "created" or not rest):
+        if name is not None and (word in ("created", "alive") or not rest):
             self.milestones.setdefault(name, event.stamp)
         if event.source == "launch" and word == "request":
             self.milestones["request"] = event.stamp
         if event.source == "launch" and word in ("running", "created") and rest:
             self.pid = int(rest)
-        if event.source == "output" and len(self.output) < _OUTPUT_KEPT:
-            self.output += event.data
+        if event.source == "output":
+            kept = self.report if event.text == _REPORT else self.output
+            kept += event.data[: _OUTPUT_KEPT - len(kept)]
         if event.source == "channel" and word == "exit":
             self.exit = rest
         if event.source == "launch" and word == "ended" and rest.split()[0] == str(self.pid):
@@ -137,6 +144,8 @@ class Channel:
         if word == "fail":
             where = {"launch": "the container could not be set up", "console": "the guest gave up"}
             return f"{where.get(event.source, 'the workload could not start')}: {rest}"
+        if word == "alive" and rest != self.challenge:
+            return f"the restored guest answered another challenge: {rest[:40]}"
         if word == "panic" and event.source == "console":
             return f"the guest's kernel panicked: {rest}"
         if "ready" in self.milestones:

@@ -14,6 +14,7 @@ from harness.images.kernel import find_guest_kernel, kernels_dir
 from harness.images.model import GuestKernel, Image, Packing
 from harness.images.pack import PATHS
 from harness.images.programs import build_programs
+from harness.minimum import build_searches
 from harness.paths import cache_dir, scratch_root
 from harness.plan import Plan, ScheduledTrial, build_document, build_schedule
 from harness.runner import Bench, build_spec
@@ -42,6 +43,9 @@ def build_preview(plan: Plan) -> dict[str, object]:
         "order": _describe_order(schedule),
         "starts": _describe_starts(schedule, bench),
     }
+    if searches := build_searches(plan, drivers, len(schedule), grouped=True):
+        names = (f"{each.platform} {each.workload}" for each in searches)
+        preview["searches for the smallest memory"] = ", ".join(names)
     return {**preview, "cannot run here": problems} if problems else preview
 
 
@@ -69,6 +73,7 @@ def _imagine_kernel() -> GuestKernel:
         bzimage=folder / "bzImage",
         elf=folder / "vmlinux",
         initramfs=folder / "initramfs",
+        layered=folder / "layered",
         modules=(),
     )
 

@@ -64,10 +64,51 @@ class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(
             ge=0,
             le=256,
-            description="Another CPU limit than the plan's, which 0 stands for: `/cpus=2`",
+            description="Another number of CPUs than the plan's, which 0 stands for: `/cpus=2`",
             examples=[2],
         ),
     ] = 0
+    tuned: Annotated[
+        bool,
+        Meta(
+            description="A virtual machine tuned as far as this host allows, instead of what "
+            "libvirt gives when asked for little: `/tuned`",
+            examples=[True],
+        ),
+    ] = False
+    kernel: Annotated[
+        Literal["elf", "bzimage"] | UnsetType,
+        Meta(description="The form of a directly booted kernel: `/bzimage`", examples=["bzimage"]),
+    ] = UNSET
+    firmware: Annotated[
+        Literal["bios", "uefi"] | UnsetType,
+        Meta(description="What a machine starts its disk with: `/uefi`", examples=["uefi"]),
+    ] = UNSET
+    disk: Annotated[
+        Literal["overlay", "raw", "qcow2", "squashfs", "erofs", "virtiofs"] | UnsetType,
+        Meta(
+            description="What a guest's root is on: an overlay on a shared base, a raw or qcow2 "
+            "disk of its own, a shared read-only squashfs or erofs, or a folder of the host by "
+            "virtiofs: `/disk=erofs`",
+            examples=["erofs"],
+        ),
+    ] = UNSET
+    upper: Annotated[
+        Literal["tmpfs", "disk"] | UnsetType,
+        Meta(
+            description="Where a guest with a read-only root writes: memory, or a disk of its "
+            "own: `/upper=disk`",
+            examples=["disk"],
+        ),
+    ] = UNSET
+    disk_cache: Annotated[
+        Literal["none", "writeback", "unsafe"] | UnsetType,
+        Meta(
+            description="How QEMU uses the host's page cache for disks: `/cache=none`. Default: "
+            "QEMU's own (writeback), and `none` when tuned",
+            examples=["none"],
+        ),
+    ] = UNSET
 
 
 class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -150,6 +191,14 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=[3],
         ),
     ] = 3
+    minimum: Annotated[
+        bool,
+        Meta(
+            description="After the trials, search for `memory.minimum`: the smallest memory of "
+            "each platform with a limit, by some twenty starts of each workload",
+            examples=[True],
+        ),
+    ] = False
     memory: Annotated[
         str,
         Meta(
@@ -250,6 +299,7 @@ class _Reader:
             cache=keys.cache,
             settle=self._duration("settle", keys.settle, least=0.0),
             density=keys.density,
+            minimum=keys.minimum,
             memory=self._memory(),
             cpus=keys.cpus,
             budget=None if budget is UNSET else budget,

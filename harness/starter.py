@@ -40,12 +40,20 @@ def build_agent_spec(
     address: str | None = None,
     gateway: str | None = None,
     hostname: str | None = None,
+    mac: str | None = None,
+    challenge: str | None = None,
 ) -> bytes:
-    """The agent's spec (agent/PROTOCOL.md); the last three are for guests only."""
+    """The agent's spec (agent/PROTOCOL.md); the last five are for guests only."""
     records = [("arg", word) for word in command]
     records += [("env", f"{name}={value}") for name, value in environment.items()]
     records.append(("ready", ready))
-    optional = {"address": address, "gateway": gateway, "hostname": hostname}
+    optional = {
+        "address": address,
+        "gateway": gateway,
+        "hostname": hostname,
+        "mac": mac,
+        "challenge": challenge,
+    }
     records += [(key, value) for key, value in optional.items() if value is not None]
     return build_records(records)
 
@@ -65,7 +73,8 @@ class Starter:
     ) -> None:
         """Listen on the channel's socket (and a guest's console, kept in ``log``).
 
-        ``spec`` is sent to the agent as soon as something connects to ``channel``.
+        ``spec`` is sent to the agent as soon as something connects to ``channel``; an empty one is
+        not sent at all.
         """
         records = [("verb", "listen"), ("channel", str(channel))]
         if console is not None:

@@ -4,8 +4,8 @@ A name is ``BASE[+RUNTIME][/OPTION]…``. Options that only say what the platfor
 left out of its name, and the others stand in a fixed order: so one variant has one name.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Literal
 
@@ -14,11 +14,35 @@ from harness.model import base_platform
 from harness.units import format_size, parse_size
 
 Network = Literal["none", "host", "bridge"]
+KernelForm = Literal["elf", "bzimage"]
+Firmware = Literal["bios", "uefi"]
+DiskFormat = Literal["overlay", "raw", "qcow2", "squashfs", "erofs", "virtiofs"]
+Upper = Literal["tmpfs", "disk"]
+DiskCache = Literal["none", "writeback", "unsafe"]
 
-_NETWORKS: dict[str, Network] = {"no-net": "none", "host-net": "host", "bridge-net": "bridge"}
-_SWITCHES = ("seccomp", "no-seccomp", "read-only", "no-limits")
+READ_ONLY_DISKS = ("squashfs", "erofs", "virtiofs")
+"""Roots that are never written: an instance writes to a layer above."""
+
+_WORDS: Mapping[str, tuple[str, object]] = {
+    "no-net": ("network", "none"),
+    "host-net": ("network", "host"),
+    "bridge-net": ("network", "bridge"),
+    "seccomp": ("seccomp", True),
+    "no-seccomp": ("seccomp", False),
+    "read-only": ("read_only", True),
+    "no-limits": ("limits", False),
+    "tuned": ("tuned", True),
+    "elf": ("kernel", "elf"),
+    "bzimage": ("kernel", "bzimage"),
+    "bios": ("firmware", "bios"),
+    "uefi": ("firmware", "uefi"),
+    **{f"disk={name}": ("disk", name) for name in ("overlay", "raw", "qcow2", *READ_ONLY_DISKS)},
+    "upper=tmpfs": ("upper", "tmpfs"),
+    "upper=disk": ("upper", "disk"),
+    **{f"cache={name}": ("disk_cache", name) for name in ("none", "writeback", "unsafe")},
+}
 _VALUES = ("memory=", "cpus=")
-OPTIONS = (*_NETWORKS, *_SWITCHES, *_VALUES)
+OPTIONS = (*_WORDS, *_VALUES)
 """What may stand after a slash, in the order in which a name has them."""
 
 RUNTIMES = ("crun", "runc", "gvisor")
@@ -29,6 +53,7 @@ class Options:
     """How a variant differs from its platform. None and the defaults: as the platform does it.
 
     ``memory`` (bytes) and ``cpus`` stand for the plan's; with ``limits`` off there are none.
+    ``disk`` is what a guest's root is on, ``upper`` where a read-only one is written to.
     """
 
     runtime: str | None = None
@@ -38,42 +63,73 @@ class Options:
     limits: bool = True
     memory: int | None = None
     cpus: int | None = None
+    tuned: bool = False
+    kernel: KernelForm | None = None
+    firmware: Firmware | None = None
+    disk: DiskFormat | None = None
+    upper: Upper | None = None
+    disk_cache: DiskCache | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a base platform can be asked for, and what it does when it is not asked."""
+    """What a base platform can be asked for.
 
-    runtimes: tuple[str, ...] = ()
-    networks: tuple[Network, ...] = ()
-    seccomp: bool | None = None
-    """Whether a system call filter is on by default; None: it cannot be chosen."""
-    read_only: bool = False
-    limits: bool = False
+    ``choices`` has the values of each option, the platform's own first: asking for that one makes
+    no variant (None: there is no word for what it does by itself). With ``sizes`` memory and CPUs
+    can be other ones than the plan's.
+    """
+
+    choices: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    sizes: bool = False
 
 
+_NETWORKS = (None, "none", "host", "bridge")
+_WRITTEN = {"read_only": (False, True)}
+_LIMITS = {"limits": (True, False)}
 _ENGINE = Traits(
-    runtimes=("runc", "crun", "gvisor"),
-    networks=("none", "host", "bridge"),
-    seccomp=True,
-    read_only=True,
-    limits=True,
+    {
+        "runtime": ("runc", "crun", "gvisor"),
+        "network": _NETWORKS,
+        "seccomp": (True, False),
+        **_WRITTEN,
+        **_LIMITS,
+    },
+    sizes=True,
 )
-_RUNTIME = Traits(networks=("none", "host", "bridge"), seccomp=False, read_only=True, limits=True)
+_RUNTIME = Traits(
+    {"network": _NETWORKS, "seccomp": (False, True), **_WRITTEN, **_LIMITS}, sizes=True
+)
+_LIGHT = Traits({"network": _NETWORKS[:3], **_LIMITS}, sizes=True)
 
-_LIGHT = Traits(networks=("none", "host"), limits=True)
+_TUNED = {"tuned": (False, True)}
+_CACHES = {"disk_cache": (None, "none", "writeback", "unsafe")}
+_WRITABLE_DISKS = ("overlay", "raw", "qcow2")
+_MICROVM = {
+    **_TUNED,
+    **_CACHES,
+    "kernel": ("elf", "bzimage"),
+    "disk": (*_WRITABLE_DISKS, "squashfs", "erofs"),
+    "upper": ("tmpfs", "disk"),
+}
 
 TRAITS: dict[str, Traits] = {
     "bubblewrap": _LIGHT,
     "systemd-nspawn": _LIGHT,
-    "lxc": Traits(networks=("none", "host", "bridge"), limits=True),
+    "lxc": Traits({"network": _NETWORKS, **_LIMITS}, sizes=True),
     "crun": _RUNTIME,
     "runc": _RUNTIME,
-    "gvisor": Traits(networks=("none", "host", "bridge"), read_only=True, limits=True),
+    "gvisor": Traits({"network": _NETWORKS, **_WRITTEN, **_LIMITS}, sizes=True),
     "podman": _ENGINE,
     "docker": _ENGINE,
+    "vm-microvm": Traits(_MICROVM, sizes=True),
+    "vm-direct": Traits({**_MICROVM, "disk": (*_WRITABLE_DISKS, *READ_ONLY_DISKS)}, sizes=True),
+    "vm-disk": Traits(
+        {**_TUNED, **_CACHES, "firmware": ("bios", "uefi"), "disk": _WRITABLE_DISKS}, sizes=True
+    ),
+    "vm-restore": Traits(_TUNED, sizes=True),
 }
-"""Platforms with variants; every other platform has none. The first runtime is the default."""
+"""Platforms with variants; every other platform has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +146,15 @@ class Variant:
     @property
     def runtime(self) -> str | None:
         """The runtime of an engine, also where its default is meant; None for other platforms."""
-        runtimes = TRAITS.get(self.base, Traits()).runtimes
-        return self.options.runtime or (runtimes[0] if runtimes else None)
+        runtimes = TRAITS.get(self.base, Traits()).choices.get("runtime", ())
+        return self.options.runtime or (str(runtimes[0]) if runtimes else None)
 
 
 def _format_options(options: Options) -> str:
     parts = [f"+{options.runtime}"] if options.runtime else []
-    parts += [f"/{word}" for word, network in _NETWORKS.items() if network == options.network]
-    if options.seccomp is not None:
-        parts.append("/seccomp" if options.seccomp else "/no-seccomp")
-    if options.read_only:
-        parts.append("/read-only")
-    if not options.limits:
-        parts.append("/no-limits")
+    for word, (key, value) in _WORDS.items():
+        if getattr(options, key) == value and value != _DEFAULTS[key]:
+            parts.append(f"/{word}")
     if options.memory is not None:
         parts.append(f"/memory={format_size(options.memory)}")
     if options.cpus is not None:
@@ -133,56 +185,59 @@ def parse_variant(name: str, platforms: Collection[str] | None = None) -> Varian
     return build_variant(name, base, values)
 
 
-def build_variant(name: str, base: str, values: dict[str, object]) -> Variant:
+def build_variant(name: str, base: str, values: Mapping[str, object]) -> Variant:
     """A checked variant of ``base``; ``name`` is what error messages call it."""
     options = Options(**values)  # type: ignore[arg-type]  # checked below, value by value
     traits = TRAITS.get(base, Traits())
-    _require(name, base, "runtime", options.runtime, traits.runtimes)
-    _require(name, base, "network", options.network, traits.networks)
-    switches = (True, False) if traits.seccomp is not None else ()
-    _require(name, base, "seccomp", options.seccomp, switches)
-    _require(name, base, "read-only", options.read_only or None, (True,) * traits.read_only)
-    limited = (not options.limits or None, options.memory, options.cpus)
-    if any(each is not None for each in limited) and not traits.limits:
+    for key, default in _DEFAULTS.items():
+        if key not in ("memory", "cpus") and getattr(options, key) != default:
+            _require(name, base, key, getattr(options, key), traits.choices.get(key, ()))
+    if (options.memory or options.cpus) and not traits.sizes:
         raise InputError(f"platform {name!r}: {base} takes no limits of its own")
     if not options.limits and (options.memory or options.cpus):
         raise InputError(f"platform {name!r} has limits and no limits", hint="say one of them")
+    _require_layers(name, options)
     return Variant(base, _drop_defaults(options, traits))
 
 
+def _require_layers(name: str, options: Options) -> None:
+    """A layer to write in belongs to a read-only root; a shared folder has no disk's cache."""
+    if options.upper and options.disk not in READ_ONLY_DISKS:
+        raise InputError(
+            f"platform {name!r}: an upper layer needs a root that is read-only",
+            hint=f"add one of {', '.join(f'/disk={each}' for each in READ_ONLY_DISKS)}",
+        )
+    if options.disk_cache and options.disk == "virtiofs":
+        raise InputError(f"platform {name!r}: virtiofs is no disk, so it has no cache mode")
+
+
 def _drop_defaults(options: Options, traits: Traits) -> Options:
-    same_runtime = traits.runtimes[:1] == (options.runtime,)
-    return Options(
-        runtime=None if same_runtime else options.runtime,
-        network=options.network,
-        seccomp=None if options.seccomp == traits.seccomp else options.seccomp,
-        read_only=options.read_only,
-        limits=options.limits,
-        memory=options.memory,
-        cpus=options.cpus,
-    )
+    """Without what the platform does anyway."""
+    kept = {
+        key: getattr(options, key)
+        for key in _DEFAULTS
+        if key in ("memory", "cpus") or traits.choices.get(key, (None,))[0] != getattr(options, key)
+    }
+    return Options(**kept)
 
 
-def _require(name: str, base: str, what: str, value: object, allowed: Collection[object]) -> None:
-    if value is None or value in allowed:
+def _require(name: str, base: str, key: str, value: object, allowed: Collection[object]) -> None:
+    if value in allowed:
         return
+    what = _CALLED.get(key, key)
+    if key == "limits" and not allowed:
+        raise InputError(f"platform {name!r}: {base} takes no limits of its own")
     if not allowed:
         raise InputError(f"platform {name!r}: {base} has no choice of {what}")
-    choices = ", ".join(map(str, allowed))
+    choices = ", ".join(str(each) for each in allowed if each is not None)
     raise InputError(
         f"platform {name!r}: {value!r} is no {what} of {base}", hint=f"one of {choices}"
     )
 
 
 def _parse_word(name: str, word: str) -> tuple[str, object]:
-    if word in _NETWORKS:
-        return "network", _NETWORKS[word]
-    if word in ("seccomp", "no-seccomp"):
-        return "seccomp", word == "seccomp"
-    if word == "read-only":
-        return "read_only", True
-    if word == "no-limits":
-        return "limits", False
+    if word in _WORDS:
+        return _WORDS[word]
     key, _, text = word.partition("=")
     if key == "memory" and text:
         return "memory", parse_size(text)
@@ -197,3 +252,7 @@ def _suggest(name: str, known: Collection[str], what: str) -> str:
     names = sorted(known)
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"the {what} are {', '.join(names)}"
+
+
+_CALLED = {"read_only": "read-only", "disk_cache": "cache mode", "tuned": "tuning"}
+_DEFAULTS: dict[str, object] = {each.name: each.default for each in fields(Options)}

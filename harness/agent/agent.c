@@ -2,8 +2,9 @@
  * agent: the first process of every instance, the same bytes on every platform (PROTOCOL.md).
  *
  * In a container it is given the path of its channel and starts the workload. As PID 1 of a guest
- * it first makes the machine usable: file systems, modules, root, network. From then on there is
- * one poll() loop over the channel, the workload's output and SIGCHLD, and no difference.
+ * it first makes the machine usable: file systems, modules, root, network. As a service of a guest
+ * it is given the path of its port. From then on there is one poll() loop over the channel, the
+ * workload's output and SIGCHLD, and no difference.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,11 +32,12 @@
 #define CHUNK 16384
 #define PROBE_INTERVAL_NS 500000ll
 #define GRACE_NS 200000000ll
+#define REPORT "/.harness/system"
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 enum condition { ON_EXIT, ON_OUTPUT, ON_TCP };
 
-/* One of the workload's output pipes; `matched` is the state of the search for the pattern. */
+/* An output pipe: 1 and 2 are the workload's, 3 is a report's; `matched` is the state of the search for the pattern. */
 struct output {
     int pipe, number;
     size_t matched;
@@ -47,20 +49,22 @@ struct queue {
     char bytes[CHUNK + 64];
 };
 
-static int guest, channel = -1, signals = -1, probe = -1;
-static struct output outputs[2] = {{.pipe = -1, .number = 1}, {.pipe = -1, .number = 2}};
+static int guest, machine, channel = -1, signals = -1, probe = -1;
+static struct output outputs[] = {
+    {.pipe = -1, .number = 1}, {.pipe = -1, .number = 2}, {.pipe = -1, .number = 3}};
 static struct queue lines, frame;
 
 static char spec[SPEC_MAX];
 static char *words[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
-static const char *directory = "/", *address, *gateway, *hostname;
+static const char *directory = "/", *address, *gateway, *hostname, *mac, *challenge, *root;
 static enum condition condition;
 static const char *pattern;
 static size_t pattern_size, *fallback;
 static int port;
 
-static pid_t workload;
+static pid_t workload, reporter;
 static volatile int exec_error;
+static int report_ended, report_status;
 static int ready, ended, end_reported, end_status, stopping;
 static long long next_probe, kill_time;
 
@@ -169,7 +173,7 @@ static _Noreturn void become_workload(int out, int err) {
     setsid();
     dup2(out, 1);
     dup2(err, 2);
-    if (chdir(directory) == 0) {
+    if ((!root || chroot(root) == 0) && chdir(directory) == 0) {
         say("exec"); /* before it happens: afterwards one CPU would run the workload first */
         execvp(words[0], words);
     }
@@ -214,21 +218,52 @@ static void forward(struct output *output) {
     int head = snprintf(frame.bytes, 64, "out %d %zd\n", output->number, size);
     memcpy(frame.bytes + head, bytes, (size_t)size);
     frame.end = (size_t)head + (size_t)size;
-    if (condition == ON_OUTPUT) search(output, bytes, (size_t)size);
+    if (condition == ON_OUTPUT && output->number < 3) search(output, bytes, (size_t)size);
     flush();
+}
+
+/* Whether the last byte that was written to an output is on its way. */
+static int is_drained(const struct output *output) {
+    int waiting = 0;
+    if (frame.end > 0) return 0;
+    return output->pipe < 0 || ioctl(output->pipe, FIONREAD, &waiting) < 0 || waiting == 0;
 }
 
 /* `exit` follows the last byte of output that the workload itself has written. */
 static void report_end(void) {
-    for (int i = 0; i < 2; i++) {
-        int waiting = 0;
-        if (frame.end > 0) return;
-        if (outputs[i].pipe >= 0 && ioctl(outputs[i].pipe, FIONREAD, &waiting) == 0 && waiting > 0)
-            return;
-    }
+    if (!is_drained(&outputs[0]) || !is_drained(&outputs[1])) return;
     end_reported = 1;
     if (WIFSIGNALED(end_status)) say("exit signal %d", WTERMSIG(end_status));
     else say("exit %d", WEXITSTATUS(end_status));
+}
+
+/* ---- what the guest's own system says of itself, on request and outside every timed window ---- */
+
+static void begin_report(void) {
+    int ends[2];
+    static char *argv[] = {REPORT, NULL};
+    if (reporter > 0 || access(REPORT, X_OK) < 0 || pipe2(ends, O_CLOEXEC) < 0) {
+        say("report none");
+        return;
+    }
+    pid_t child = vfork();
+    if (child == 0) {
+        dup2(ends[1], 1);
+        execve(REPORT, argv, environ);
+        _exit(127);
+    }
+    close(ends[1]);
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    reporter = child;
+    outputs[2].pipe = ends[0];
+}
+
+static void finish_report(void) {
+    if (!is_drained(&outputs[2])) return;
+    if (outputs[2].pipe >= 0) close(outputs[2].pipe);
+    outputs[2].pipe = -1;
+    reporter = report_ended = 0;
+    say("report %d", WIFEXITED(report_status) ? WEXITSTATUS(report_status) : 255);
 }
 
 static void reap(void) {
@@ -237,6 +272,10 @@ static void reap(void) {
     pid_t pid;
     while (read(signals, received, sizeof received) > 0) { }
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == reporter) {
+            report_ended = 1;
+            report_status = status;
+        }
         if (pid != workload) continue;
         ended = 1;
         end_status = status;
@@ -277,6 +316,8 @@ static const char *parse_spec(char *bytes, size_t size) {
         else if (IS("address")) address = value;
         else if (IS("gateway")) gateway = value;
         else if (IS("hostname")) hostname = value;
+        else if (IS("mac")) mac = value;
+        else if (IS("challenge")) challenge = value;
         else problem = "an unknown or too frequent record";
         has_path |= !strncmp(record, "env=PATH=", 9);
     }
@@ -310,7 +351,8 @@ static void finish_stop(void) {
 
 static void begin_workload(size_t size) {
     const char *problem = parse_spec(spec, size);
-    if (!problem && guest) problem = configure_guest(hostname, address, gateway);
+    if (challenge) say("alive %s", challenge);
+    if (!problem && (guest || machine)) problem = configure_guest(hostname, address, gateway, mac);
     if (problem) say("fail spec: %s", problem);
     else start_workload();
 }
@@ -323,6 +365,7 @@ static void take_line(const char *line, size_t *spec_left) {
     }
     else if (!strcmp(line, "ping")) say("pong");
     else if (!strcmp(line, "memory")) answer_memory();
+    else if (!strcmp(line, "report")) begin_report();
     else if (!strcmp(line, "stop")) begin_stop();
 }
 
@@ -352,6 +395,11 @@ static void read_channel(void) {
 
 /* ---- the loop ---- */
 
+static int is_device(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISCHR(info.st_mode);
+}
+
 static void connect_channel(const char *path) {
     struct sockaddr_un target = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof target.sun_path) exit(2);
@@ -363,6 +411,18 @@ static void connect_channel(const char *path) {
     }
     say("init");
     fcntl(channel, F_SETFL, O_NONBLOCK);
+}
+
+/* A service of a guest: the port is a device, and the network is still to be set up. */
+static void open_machine(const char *path) {
+    machine = 1;
+    listen_for_devices();
+    if (root && show_kernel_in(root) < 0) {
+        fprintf(stderr, "agent: %s: %s\n", root, strerror(errno));
+        exit(1);
+    }
+    channel = open_port(path);
+    say("init");
 }
 
 static struct timespec *find_timeout(struct timespec *room) {
@@ -383,26 +443,30 @@ static void step(void) {
         {.fd = probe, .events = POLLOUT},
         {.fd = frame.end == 0 ? outputs[0].pipe : -1, .events = POLLIN},
         {.fd = frame.end == 0 ? outputs[1].pipe : -1, .events = POLLIN},
+        {.fd = frame.end == 0 ? outputs[2].pipe : -1, .events = POLLIN},
     };
     struct timespec room;
     if (frame.end > 0 || lines.end > 0) polls[0].events |= POLLOUT;
-    if (ppoll(polls, 5, find_timeout(&room), NULL) < 0) return;
+    if (ppoll(polls, 6, find_timeout(&room), NULL) < 0) return;
     if (polls[1].revents) reap();
     step_probe();
     if (polls[0].revents & POLLOUT) flush();
     if (polls[0].revents & ~POLLOUT) read_channel();
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++)
         if (polls[3 + i].revents && frame.end == 0) forward(&outputs[i]);
     if (ended && !end_reported) report_end();
+    if (report_ended) finish_report();
     if (stopping && (workload <= 0 || ended || now() >= kill_time)) finish_stop();
 }
 
 int main(int count, char **arguments) {
     /* The kernel hands PID 1 words of its command line that it does not know; a path is ours. */
     guest = getpid() == 1 && (count < 2 || arguments[1][0] != '/');
+    if (count == 3 && !strncmp(arguments[2], "--root=", 7)) root = arguments[2] + 7;
     if (guest) channel = enter_guest();
-    else if (count == 2) connect_channel(arguments[1]);
-    else return 2;
+    else if (count < 2) return 2;
+    else if (is_device(arguments[1])) open_machine(arguments[1]);
+    else connect_channel(arguments[1]);
 
     sigset_t children;
     sigemptyset(&children);

@@ -130,19 +130,18 @@ static void load_modules(void) {
 }
 
 /*
- * The port, once the host's end is connected: until then it reads as closed. A virtio port has no
+ * A port, once the host's end is connected: until then it reads as closed. A virtio port has no
  * uevent for that, but it sends SIGIO.
  */
-static int open_channel(void) {
+static int open_port(const char *path) {
     sigset_t mask;
     struct signalfd_siginfo received;
     sigemptyset(&mask);
     sigaddset(&mask, SIGIO);
     sigprocmask(SIG_BLOCK, &mask, NULL);
     int news = signalfd(-1, &mask, SFD_CLOEXEC);
-    await(is_port, PORT_NAME, "no virtio port");
-    int channel = open(port_path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (channel < 0) give_up("cannot open", port_path, errno);
+    int channel = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (channel < 0) give_up("cannot open", path, errno);
     fcntl(channel, F_SETOWN, getpid());
     fcntl(channel, F_SETFL, O_RDWR | O_NONBLOCK | O_ASYNC);
     struct pollfd state = {.fd = channel, .events = POLLOUT}, wake = {.fd = news, .events = POLLIN};
@@ -182,11 +181,41 @@ static void complete_dev(void) {
     (void)!symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
-static void switch_root(const char *device) {
+/* The value of `name=` on the kernel's command line, or `fallback`; each in a place of its own. */
+static const char *find_parameter(const char *line, const char *name, const char *fallback) {
+    static char places[8][128];
+    static size_t taken;
+    const char *found = strstr(line, name);
+    if (!found || taken == sizeof places / sizeof *places) return fallback;
+    found += strlen(name);
+    char *place = places[taken++];
+    snprintf(place, sizeof places[0], "%.*s", (int)strcspn(found, " \n"), found);
+    return place;
+}
+
+/*
+ * The root is a file system that can be written, or a read-only one (`kind`; `source` is then its
+ * device, or the tag of a shared folder) below a layer to write in: memory, or a disk of its own.
+ */
+static void mount_root(const char *source, const char *kind, const char *upper) {
+    if (source[0] == '/') await(is_file, source, "no root device");
+    if (!upper) {
+        mount_or_give_up(source, "/newroot", kind, 0, NULL);
+        return;
+    }
+    mount_or_give_up(source, "/lower", kind, MS_RDONLY, NULL);
+    if (upper[0] == '/') await(is_file, upper, "no disk for the upper layer");
+    if (upper[0] == '/') mount_or_give_up(upper, "/layer", "ext4", 0, NULL);
+    else mount_or_give_up("tmpfs", "/layer", "tmpfs", 0, "mode=755,size=90%");
+    mkdir("/layer/upper", 0755);
+    mkdir("/layer/work", 0755);
+    mount_or_give_up("overlay", "/newroot", "overlay", 0,
+                     "lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work");
+}
+
+static void switch_root(void) {
     static const char *moved[] = {"/dev", "/proc", "/sys"};
     char target[64];
-    await(is_file, device, "no root device");
-    mount_or_give_up(device, "/newroot", "ext4", 0, NULL);
     for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
         snprintf(target, sizeof target, "/newroot%s", moved[i]);
         mount_or_give_up(moved[i], target, NULL, MS_MOVE, NULL);
@@ -197,30 +226,37 @@ static void switch_root(const char *device) {
     if (chroot(".") < 0 || chdir("/") < 0) give_up("cannot enter", "/newroot", errno);
 }
 
-/* The value of `name=` on the kernel's command line, or `fallback`. */
-static const char *find_parameter(char *text, const char *name, const char *fallback) {
-    char *found = strstr(text, name);
-    if (!found) return fallback;
-    found += strlen(name);
-    found[strcspn(found, " \n")] = 0;
-    return found;
-}
-
 /* Returns the channel. */
 static int enter_guest(void) {
-    static char line[4096], root_line[4096];
+    static char line[4096];
     (void)!write(1, "@harness init\n", 14);
     mount_kernel_views();
     read_file("/proc/cmdline", line, sizeof line);
-    memcpy(root_line, line, sizeof line);
     stop_by_reset = !strcmp(find_parameter(line, "harness.stop=", "poweroff"), "reboot");
     listen_for_devices();
     load_modules();
-    switch_root(find_parameter(root_line, "harness.root=", "/dev/vda"));
+    mount_root(find_parameter(line, "harness.root=", "/dev/vda"),
+               find_parameter(line, "harness.fs=", "ext4"),
+               find_parameter(line, "harness.upper=", NULL));
+    switch_root();
     complete_dev();
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null >= 0) dup2(null, 0);
-    return open_channel();
+    await(is_port, PORT_NAME, "no virtio port");
+    return open_port(port_path);
+}
+
+/* ---- a service of the guest's own system ---- */
+
+/* What a workload's root shows of the kernel, when that root is a folder of the system's. */
+static int show_kernel_in(const char *root) {
+    static const char *folders[] = {"/proc", "/sys", "/dev"};
+    char target[300];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        snprintf(target, sizeof target, "%s%s", root, folders[i]);
+        if (mount(folders[i], target, NULL, MS_BIND | MS_REC, NULL) < 0) return -1;
+    }
+    return 0;
 }
 
 /* ---- what the spec says about a guest ---- */
@@ -250,8 +286,19 @@ static int add_default_route(int inet, const char *gateway) {
     return ioctl(inet, SIOCADDRT, &route);
 }
 
+/* A guest that was restored shares its snapshot's address with every other one. */
+static int set_mac(int inet, const char *mac) {
+    struct ifreq request = {.ifr_hwaddr.sa_family = 1}; /* ARPHRD_ETHER */
+    unsigned char *bytes = (unsigned char *)request.ifr_hwaddr.sa_data;
+    snprintf(request.ifr_name, IFNAMSIZ, "%s", interface_name);
+    if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", bytes, bytes + 1, bytes + 2, bytes + 3,
+               bytes + 4, bytes + 5) != 6) return -1;
+    return ioctl(inet, SIOCSIFHWADDR, &request);
+}
+
 /* Hostname and network; NULL or what went wrong. */
-static const char *configure_guest(const char *hostname, const char *address, const char *gateway) {
+static const char *configure_guest(const char *hostname, const char *address, const char *gateway,
+                                   const char *mac) {
     int prefix = 24;
     char ip[32] = "";
     int inet = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -261,6 +308,7 @@ static const char *configure_guest(const char *hostname, const char *address, co
         if (sscanf(address, "%31[0-9.]/%d", ip, &prefix) < 1 || prefix < 1 || prefix > 32)
             return "address";
         await(is_interface, "interface", "no network");
+        if (mac && set_mac(inet, mac) < 0) return "mac";
         if (set_ip(inet, SIOCSIFADDR, inet_addr(ip)) < 0) return "address";
         if (set_ip(inet, SIOCSIFNETMASK, htonl(~0u << (32 - prefix))) < 0) return "netmask";
         if (set_up(inet, interface_name) < 0) return "interface";

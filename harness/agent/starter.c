@@ -467,7 +467,7 @@ static void accept_stream(struct stream *stream) {
     if (stream->connection < 0) return;
     close(stream->listener);
     stream->listener = -1;
-    if (stream != &channel) return;
+    if (stream != &channel || spec_size == 0) return;
     char head[32];
     int length = snprintf(head, sizeof head, "spec %zu\n", spec_size);
     write_all(channel.connection, head, (size_t)length);

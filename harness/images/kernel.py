@@ -3,13 +3,13 @@
 In the cache: ``kernels/RELEASE/`` with the bzImage, the ELF kernel and the modules it needs, made
 once; beside them one initramfs per agent. ``kernels/current`` points to the release in use.
 
-Version of kernel.json: 1, first release.
+Version of kernel.json: 1, first release; 2, modules for a read-only root beside the others.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from harness.images import apt
 from harness.images.archive import digest_file
 from harness.images.initramfs import build_initramfs
 from harness.images.model import GuestKernel
-from harness.images.modules import WANTED, read_modules
+from harness.images.modules import LAYERED, read_modules
 from harness.images.programs import build_programs
 from harness.images.rooted import require_tools
 from harness.images.vmlinux import extract_elf
@@ -34,7 +34,7 @@ from harness.images.workshop import (
 from harness.paths import cache_dir
 from harness.process import run_command
 
-VERSION = 1
+VERSION = 2
 META_PACKAGE = "linux-image-cloud-amd64"
 
 _RECORD = "kernel.json"
@@ -50,6 +50,7 @@ class Unpacked:
     package: str
     bzimage_digest: str
     modules: tuple[str, ...]
+    layered: tuple[str, ...]
     wanted: tuple[str, ...]
 
 
@@ -133,10 +134,18 @@ def unpack_kernel(package: Path, scratch: Path, out: Path) -> Unpacked:
     image.rename(out / "bzImage")
     extract_elf(out / "bzImage", out / "vmlinux")
     folder = next(path for path in root.glob("**/lib/modules/*") if path.name == release)
-    modules = read_modules(folder)
+    modules = read_modules(folder, LAYERED)
+    plain = read_modules(folder)
     for name, data in modules.items():
         (out / "modules" / name).write_bytes(data)
-    unpacked = Unpacked(release, package.name, digest_file(out / "bzImage"), tuple(modules), WANTED)
+    unpacked = Unpacked(
+        release,
+        package.name,
+        digest_file(out / "bzImage"),
+        tuple(plain),
+        tuple(modules),
+        LAYERED,
+    )
     write_text(out / _RECORD, json.dumps({"version": VERSION, **asdict(unpacked)}, indent=1) + "\n")
     return unpacked
 
@@ -147,39 +156,47 @@ def _read_unpacked(folder: Path) -> Unpacked | None:
         unpacked = _parse_unpacked(document)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    files = ("bzImage", "vmlinux", *(f"modules/{name}" for name in unpacked.modules))
+    files = ("bzImage", "vmlinux", *(f"modules/{name}" for name in unpacked.layered))
     # Another list of wanted modules makes the unpacked kernel out of date.
-    whole = all((folder / name).is_file() for name in files) and unpacked.wanted == WANTED
+    whole = all((folder / name).is_file() for name in files) and unpacked.wanted == LAYERED
     return unpacked if whole else None
 
 
 def _parse_unpacked(document: Mapping[str, object]) -> Unpacked:
     if document["version"] != VERSION:
         raise ValueError(f"kernel.json of version {document['version']}")
-    modules, wanted = document["modules"], document["wanted"]
-    if not isinstance(modules, list) or not isinstance(wanted, list):
-        raise TypeError("kernel.json has no lists of modules")
+    lists: dict[str, tuple[str, ...]] = {}
+    for key in ("modules", "layered", "wanted"):
+        names = document[key]
+        if not isinstance(names, list):
+            raise TypeError(f"kernel.json has no list of {key}")
+        lists[key] = tuple(str(name) for name in names)
     return Unpacked(
         release=str(document["release"]),
         package=str(document["package"]),
         bzimage_digest=str(document["bzimage_digest"]),
-        modules=tuple(str(name) for name in modules),
-        wanted=tuple(str(name) for name in wanted),
+        **lists,
     )
 
 
 def _with_initramfs(folder: Path, unpacked: Unpacked) -> GuestKernel:
-    agent = build_programs().agent.read_bytes()
-    path = folder / f"initramfs-{hashlib.sha256(agent).hexdigest()[:12]}.cpio"
-    if not path.is_file():
-        modules = {name: (folder / "modules" / name).read_bytes() for name in unpacked.modules}
-        write_bytes(path, build_initramfs(agent, modules))
-    both = f"{unpacked.bzimage_digest} {digest_file(path)}"
+    initramfs = _require_initramfs(folder, "initramfs", unpacked.modules)
+    both = f"{unpacked.bzimage_digest} {digest_file(initramfs)}"
     return GuestKernel(
         release=unpacked.release,
         digest=f"sha256:{hashlib.sha256(both.encode()).hexdigest()}",
         bzimage=folder / "bzImage",
         elf=folder / "vmlinux",
-        initramfs=path,
+        initramfs=initramfs,
+        layered=_require_initramfs(folder, "layered", unpacked.layered),
         modules=tuple(name.removesuffix(".ko") for name in unpacked.modules),
     )
+
+
+def _require_initramfs(folder: Path, name: str, modules: Sequence[str]) -> Path:
+    agent = build_programs().agent.read_bytes()
+    path = folder / f"{name}-{hashlib.sha256(agent).hexdigest()[:12]}.cpio"
+    if not path.is_file():
+        contents = {each: (folder / "modules" / each).read_bytes() for each in modules}
+        write_bytes(path, build_initramfs(agent, contents))
+    return path

@@ -41,13 +41,17 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class GuestKernel:
-    """The kernel every direct-boot guest runs, with the initramfs that holds the agent."""
+    """The kernel every direct-boot guest runs, with the initramfs that holds the agent.
+
+    ``layered`` is the initramfs for a read-only root below a layer to write in: more modules.
+    """
 
     release: str
     digest: str
     bzimage: Path
     elf: Path
     initramfs: Path
+    layered: Path
     modules: tuple[str, ...]
 
 

@@ -24,6 +24,9 @@ WANTED = (
     "ext4",
 )
 
+LAYERED = (*WANTED, "overlay", "squashfs", "erofs", "virtiofs")
+"""For guests whose root is read-only below a layer to write in; others need not carry these."""
+
 
 def read_modules(folder: Path, wanted: Iterable[str] = WANTED) -> dict[str, bytes]:
     """Plain modules by file name (``virtio.ko``), each after those it depends on.

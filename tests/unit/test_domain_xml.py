@@ -34,7 +34,7 @@ DOMAIN = Domain(
     bridge="hbr0",
 )
 KERNEL = GuestKernel(
-    "6.1", "sha256:0", Path("/k/bzImage"), Path("/k/vmlinux"), Path("/k/initramfs"), ()
+    "6.1", "sha256:0", Path("/k/bzImage"), Path("/k/vmlinux"), Path("/k/initramfs"), Path("/k/layered"), ()
 )
 
 

@@ -342,6 +342,9 @@ def test_the_order_of_a_seed_stays_the_same_from_release_to_release() -> None:
         ("crun/no-seccomp", "crun"),
         ("runc/cpus=2/memory=1024MiB", "runc/memory=1GiB/cpus=2"),
         ("gvisor/no-limits", "gvisor/no-limits"),
+        ("vm-direct/cache=none/tuned/elf/memory=1GiB", "vm-direct/tuned/cache=none/memory=1GiB"),
+        ("vm-microvm/upper=disk/disk=erofs", "vm-microvm/disk=erofs/upper=disk"),
+        ("vm-direct/upper=tmpfs/disk=erofs", "vm-direct/disk=erofs"),
     ],
 )
 def test_a_variant_has_one_name_however_it_is_written(written: str, name: str) -> None:
@@ -365,7 +368,13 @@ def test_a_table_of_options_says_the_same_as_a_name() -> None:
         ("crun/host-net/no-net", "says its network twice"),
         ("crun/no-limits/cpus=2", "has limits and no limits"),
         ("crun/memory=much", "not a size"),
-        ("vm-direct/memory=1GiB", "takes no limits of its own"),
+        ("process/memory=1GiB", "takes no limits of its own"),
+        ("vm-direct/no-limits", "takes no limits of its own"),
+        ("vm-disk/disk=erofs", "is no disk of vm-disk"),
+        ("vm-direct/upper=disk", "needs a root that is read-only"),
+        ("vm-direct/disk=virtiofs/cache=none", "virtiofs is no disk"),
+        ("namespace/tuned", "namespace has no choice of tuning"),
+        ("vm-microvm/uefi", "vm-microvm has no choice of firmware"),
     ],
 )
 def test_a_variant_that_cannot_be_is_refused(written: str, words: str) -> None:
