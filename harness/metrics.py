@@ -5,6 +5,7 @@ Names and definitions follow METRICS; a method is part of a metric's name, and t
 never compared with each other.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,10 @@ _TABLE = (
     Metric("startup.stopped", "startup", "s", True, False,
            "From the request to stop until no process, mount, cgroup or domain is left",
            "host CLOCK_MONOTONIC around the driver's teardown"),
+    Metric("startup.stop_phase", "startup", "s", True, False,
+           "What a machine's stop is made of: phase `end` until the guest has ended, `libvirt` for "
+           "the clean-up after it, `destroy` for waiting where it had to be ended by force",
+           "host CLOCK_MONOTONIC; the phases and `residual` sum to startup.stopped"),
     Metric("startup.cpu", "startup", "s", True, False,
            "Host CPU time used up to `ready` by every process that serves the instance",
            "the instance's cgroup, else its processes' CPU clocks; phases user and "
@@ -69,6 +74,9 @@ _TABLE = (
     Metric("memory.available", "memory", "B", None, False,
            "Host MemAvailable with `instances` instances running: the raw data of memory.marginal",
            "/proc/meminfo of the host at the settled point"),
+    Metric("memory.minimum", "memory", "B", True, True,
+           "The smallest guest memory, or container limit, with which the workload still gets "
+           "ready", "bisection over fresh starts, two of at most three alike for each size"),
     Metric("disk.image_apparent", "disk", "B", True, False,
            "Length of the files the platform needs of the image",
            "st_size; phase names the packing"),
@@ -94,3 +102,42 @@ _TABLE = (
 )  # fmt: skip
 
 METRICS = {metric.name: metric for metric in _TABLE}
+
+PHASE_WORDS: tuple[tuple[str, str, str], ...] = (
+    ("created", "vm", "libvirt and QEMU"),
+    ("created", "", "driver or engine"),
+    ("started", "", "the engine's runtime"),
+    ("loader", "", "firmware"),
+    ("kernel", "loader", "boot loader"),
+    ("kernel", "", "QEMU and firmware until the kernel's first byte"),
+    ("initramfs", "", "kernel"),
+    ("system", "", "initramfs"),
+    ("init", "vm-restore", "until the restored guest answers"),
+    ("init", "system", "systemd until the unit"),
+    ("init", "vm", "kernel and initramfs until the agent"),
+    ("init", "", "sandbox until the agent"),
+    ("exec", "vm-restore", "agent"),
+    ("exec", "vm", "agent: modules, root and network"),
+    ("exec", "", "agent"),
+    ("ready", "", "the workload"),
+    ("residual", "", "not attributed"),
+    ("response", "", "first answer over the network"),
+)
+"""What happens in a phase of a start: its name, where the words hold, and the words.
+
+A phase is named by the milestone it ends at, and what leads there differs: «where» is a kind, a
+platform or a milestone that the start has; empty holds everywhere. The first row that fits counts.
+"""
+
+
+def describe_phase(phase: str, traits: Collection[str]) -> str:
+    """What happens in ``phase`` of a start with these ``traits``: kind, platform, milestones.
+
+    An unknown phase has no words: an empty string.
+    """
+    found = (
+        words
+        for name, where, words in PHASE_WORDS
+        if name == phase and (not where or where in traits)
+    )
+    return next(found, "")

@@ -16,6 +16,7 @@ from harness.analysis.wording import (
     format_share,
     quote,
 )
+from harness.model import base_platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +249,13 @@ def _say_floor(results: Results) -> Statement | None:
     for (platform, each, metric), ratio in results.arms.items():
         if each == workload and metric == "startup.ready":
             floor = max(1 / ratio.low, ratio.high, 1.0) - 1
+            name = _name(results, base_platform(platform))
+            comma = "," if "," in name else ""
             return Statement(
                 "Noise",
                 (
-                    f"Entered twice, {quote(platform.partition('#')[0])} differed from itself by a "
-                    f"ratio of {format_ratio(ratio)}.",
+                    f"Entered twice, {name}{comma} differed from itself by a ratio of "
+                    f"{format_ratio(ratio)}.",
                     f"A difference in startup below {format_share(floor)} could not have been "
                     "seen in this run.",
                 ),
@@ -264,7 +267,8 @@ def _say_floor(results: Results) -> Statement | None:
 def _say_missing(results: Results) -> Statement | None:
     kinds = {results.kinds[name] for name in results.platforms}
     if len(results.first_arms) == 1:
-        text = f"Only {quote(results.first_arms[0])} was measured: there is nothing to compare."
+        name = _name(results, results.first_arms[0])
+        text = f"Only {name} was measured: there is nothing to compare."
         return Statement("Missing", (text,))
     if "vm" not in kinds:
         return Statement("Missing", ("No virtual machine was measured in this run.",))

@@ -113,8 +113,7 @@ def load_results(folder: Path) -> Results:
     outcomes = read_journal(folder / JOURNAL)
     samples = load_samples(folder)
     plan = get_mapping(manifest, "plan")
-    seed = plan.get("seed")
-    seed = abs(seed) if isinstance(seed, int) else 0
+    seed = find_seed(manifest)
     summary = pd.concat([summarise(samples, seed), fit_marginal(samples)], ignore_index=True)
     kinds = {outcome.platform: outcome.kind for outcome in outcomes}
     platforms = _order_platforms(plan, kinds)
@@ -150,6 +149,12 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
 def _is_step(outcome: Outcome) -> bool:
     """Whether this is no trial of a block but a step of a series of running instances."""
     return any(row.metric == SERIES_METRIC for row in outcome.measurements)
+
+
+def find_seed(manifest: Mapping[str, object]) -> int:
+    """What every bootstrap starts from: the seed of the run's plan."""
+    seed = get_mapping(manifest, "plan").get("seed")
+    return abs(seed) if isinstance(seed, int) else 0
 
 
 def get_mapping(manifest: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.results import Figure, Ratio, Results
 from harness.analysis.wording import (
     ABSENT,
+    PACKINGS,
     describe_platform,
     format_figure,
     format_p,
@@ -42,11 +43,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with its caption; ``head`` has one word more than a row has cells."""
+    """A table with its caption; ``head`` has one word more than a row has cells.
+
+    ``note`` is said below it.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[Row, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +238,7 @@ def build_packings(results: Results, workload: str, metrics: Sequence[str]) -> T
         for phase in sorted(phases):
             found = [results.find(platform, workload, metric, phase) for metric in metrics]
             head = describe_platform(results, platform, quoted=True)
-            cells = (Cell(quote(phase)), *map(build_cell, found))
+            cells = (Cell(quote(phase), PACKINGS.get(phase, "")), *map(build_cell, found))
             rows.append(Row(head, cells, platform))
     if not rows:
         return None

@@ -1,9 +1,29 @@
 """Numbers and names in words: pure functions that the page, the plots and the terminal share."""
 
+from collections.abc import Collection
+
 from harness.analysis.results import Figure, Ratio, Results
 from harness.model import AA_SUFFIX, base_platform
 
 ABSENT = "–"
+
+PACKINGS = {
+    "tree": "directory tree",
+    "oci-gzip": "OCI layers, gzip",
+    "oci-zstd": "OCI layers, zstd",
+    "ext4-raw": "raw ext4 file system",
+    "raw": "raw ext4 file system",
+    "raw-zstd": "raw ext4 file system, zstd",
+    "qcow2": "qcow2, compressed",
+    "qcow2-full": "qcow2, a file of its own",
+    "squashfs": "squashfs, read-only",
+    "erofs": "EROFS, read-only",
+    "disk-raw": "bootable disk, raw",
+    "disk-qcow2": "bootable disk, compressed qcow2",
+    "disk-raw-zstd": "bootable disk, raw, zstd",
+    "snapshot": "memory snapshot with its disk",
+}
+"""What a packing is; one that is not here is shown by its name alone."""
 
 
 def format_figure(figure: Figure | None) -> str:
@@ -97,11 +117,22 @@ def describe_platform(results: Results, platform: str, *, quoted: bool = False) 
 
 
 def describe_accelerators(results: Results) -> str:
-    """One phrase on what the virtual machines of a run ran on; empty without one."""
-    found = {
-        describe_accelerator(results.accelerators.get(name, ""))
-        for name in results.platforms
-        if results.kinds[name] == "vm"
-    }
-    words = sorted(word for word in found if word)
-    return f"Virtual machines: {', '.join(words)}" if words else ""
+    """One phrase on what the virtual machines of a run ran on; empty without one.
+
+    Where they differ, each is named: ``Virtual machines: vm-a emulated (TCG); vm-b KVM``.
+    """
+    found: dict[str, list[str]] = {}
+    for name in results.first_arms:
+        words = describe_accelerator(results.accelerators.get(name, ""))
+        if results.kinds[name] == "vm" and words:
+            found.setdefault(words, []).append(name)
+    if len(found) < 2:
+        return "".join(f"Virtual machines: {words}" for words in found)
+    parts = (f"{', '.join(names)} {words}" for words, names in sorted(found.items()))
+    return f"Virtual machines: {'; '.join(parts)}"
+
+
+def find_traits(results: Results, platform: str, milestones: Collection[str]) -> frozenset[str]:
+    """What decides on the words for a platform's phases: kind, base platform and milestones."""
+    base = base_platform(platform).partition("/")[0].partition("+")[0]
+    return frozenset((results.kinds[platform], base, *milestones))

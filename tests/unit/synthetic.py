@@ -5,6 +5,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from harness.model import (
     AA_SUFFIX,
@@ -17,6 +18,8 @@ from harness.model import (
 )
 from harness.store import Store, write_samples
 
+Value = TypeVar("Value")
+
 _MIB = 1 << 20
 _START = datetime.datetime(2025, 3, 14, 9, 26, 53, tzinfo=datetime.UTC)
 
@@ -27,7 +30,15 @@ KINDS: Mapping[str, Kind] = {
     "gvisor": "sandbox",
     "vm-direct": "vm",
     "vm-microvm": "vm",
+    "vm-disk": "vm",
+    "vm-restore": "vm",
 }
+
+MACHINES = (
+    "vm-direct", "vm-direct/tuned", "vm-direct/disk=erofs/upper=tmpfs", "vm-microvm",
+    "vm-microvm/tuned", "vm-disk", "vm-disk/uefi", "vm-restore",
+)  # fmt: skip
+"""Virtual machines in all their variety; each starts about as its base does."""
 
 STARTS: Mapping[str, Mapping[str, float]] = {
     "process": {"created": 0.0004, "init": 0.0003, "exec": 0.0002, "ready": 0.0005},
@@ -36,6 +47,17 @@ STARTS: Mapping[str, Mapping[str, float]] = {
     "gvisor": {"created": 0.0700, "init": 0.0380, "exec": 0.0010, "ready": 0.0030},
     "vm-direct": {"created": 0.36, "kernel": 0.21, "init": 1.62, "exec": 0.09, "ready": 0.011},
     "vm-microvm": {"created": 0.33, "kernel": 0.10, "init": 1.05, "exec": 0.08, "ready": 0.011},
+    "vm-disk": {
+        "created": 0.38,
+        "loader": 0.51,
+        "kernel": 0.22,
+        "initramfs": 4.1,
+        "system": 2.4,
+        "init": 7.6,
+        "exec": 0.11,
+        "ready": 0.012,
+    },
+    "vm-restore": {"created": 0.35, "init": 0.31, "exec": 0.004, "ready": 0.011},
 }
 """Seconds from milestone to milestone, before noise."""
 
@@ -46,10 +68,14 @@ MEMORY: Mapping[str, tuple[float, float]] = {
     "gvisor": (21.0, 20.0),
     "vm-direct": (204.0, 168.0),
     "vm-microvm": (171.0, 138.0),
+    "vm-disk": (340.0, 180.0),
+    "vm-restore": (190.0, 150.0),
 }
 """MiB of PSS, and of it what is overhead."""
 
 IMAGE = {"tree": 16.4, "oci-gzip": 7.1, "oci-zstd": 6.4, "ext4-raw": 76.0, "qcow2": 19.2,
+         "disk-raw": 980.0, "disk-qcow2": 138.0, "disk-raw-zstd": 118.0, "snapshot": 92.0,
+         "erofs": 9.1,
          "raw-zstd": 16.9}  # fmt: skip
 """MiB of an image by packing, a guest's kernel included."""
 
@@ -71,6 +97,18 @@ class Synthetic:
     leave_out: Collection[str] = ()
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     spread: float = 0.03
+    hardware: Collection[str] = ()
+    """Machines that run on KVM whatever ``accelerator`` says."""
+    told: bool = False
+    """Whether machines tell of tunings, proofs, extra packages, their stop and their own view."""
+
+    def find_accelerator(self, platform: str) -> str:
+        if self.find_kind(platform) != "vm":
+            return "none"
+        return "kvm" if platform in self.hardware else self.accelerator
+
+    def find_kind(self, platform: str) -> Kind:
+        return self.kinds.get(platform) or KINDS.get(find_base(platform), "container")
 
     @property
     def arms(self) -> list[str]:
@@ -109,12 +147,14 @@ def _build_outcome(
     workload: str,
 ) -> Outcome:
     platform = base_platform(arm)
-    kind = plan.kinds.get(platform) or KINDS.get(platform, "container")
-    accelerator = plan.accelerator if kind == "vm" else "none"
+    kind = plan.find_kind(platform)
+    accelerator = plan.find_accelerator(platform)
     failed = (arm, workload) in plan.failing or trial in plan.failed_trials
     marks = plan.marks.get(trial, ()) + (("emulated",) if accelerator == "tcg" else ())
     milestones = _build_milestones(chance, plan.spread, platform, workload)
     rows = [] if failed else _build_rows(chance, platform, kind, workload, milestones)
+    if plan.told and kind == "vm" and not failed:
+        rows += _build_stop(chance, milestones, trial)
     return Outcome(
         block=block,
         trial=trial,
@@ -134,8 +174,33 @@ def _build_outcome(
         marks=marks,
         error=f"{workload} on {arm} was not ready within 60 s" if failed else None,
         hint="raise `timeout` in the workload, or read the log" if failed else None,
-        details={"logs": [f"logs/trial-{trial}/console.log"]} if failed else {},
+        details=_build_details(plan, platform, trial, failed),
     )
+
+
+def _build_details(plan: Synthetic, platform: str, trial: int, failed: bool) -> dict[str, object]:
+    if failed:
+        return {"logs": [f"logs/trial-{trial}/console.log"]}
+    if not plan.told or find_base(platform) != "vm-disk":
+        return {}
+    stamps = {"kernel": 4.2, "initrd": 2.5, "userspace": 8.0 + trial / 1000, "finish": 14.7}
+    return {"seen_by_guest": {"systemd": {"timestamps": stamps, "blame": [["1.2s", "x.service"]]}}}
+
+
+def _build_stop(
+    chance: random.Random, milestones: Mapping[str, int], trial: int
+) -> list[Measurement]:
+    """A stop whose phases sum to the row `startup.stopped`; every fifth was by force."""
+    total = (milestones["ready"] - milestones["request"]) / 1e9 * 0.3
+    parts = {"end": total * 0.4, "libvirt": total * chance.uniform(0.1, 0.2)}
+    if trial % 5 == 0:
+        parts["destroy"] = total * 0.3
+    parts["residual"] = total - sum(parts.values())
+    return [Measurement("startup.stop_phase", value, name) for name, value in parts.items()]
+
+
+def find_base(platform: str) -> str:
+    return base_platform(platform).partition("/")[0]
 
 
 def _build_milestones(
@@ -143,7 +208,7 @@ def _build_milestones(
 ) -> dict[str, int]:
     now = 1_000_000_000_000
     milestones = {"request": now}
-    for name, seconds in STARTS.get(platform, STARTS["namespace"]).items():
+    for name, seconds in _find(STARTS, platform).items():
         extra = 0.0021 if workload == "httpd" and name == "ready" else 0.0
         now += round((seconds + extra) * chance.lognormvariate(0, spread) * 1e9)
         milestones[name] = now
@@ -175,13 +240,13 @@ def _build_rows(
         Measurement("startup.stopped", total * 0.3),
         Measurement("channel.round_trip", 4e-4 if kind == "vm" else 3e-5),
     ]
-    return rows + _build_memory(chance, platform, kind, workload) + _build_sizes(kind)
+    return rows + _build_memory(chance, platform, kind, workload) + _build_sizes(platform, kind)
 
 
 def _build_memory(
     chance: random.Random, platform: str, kind: Kind, workload: str
 ) -> list[Measurement]:
-    pss, overhead = MEMORY.get(platform, MEMORY["namespace"])
+    pss, overhead = _find(MEMORY, platform)
     pss *= chance.lognormvariate(0, 0.01) * (1.05 if workload == "httpd" else 1.0)
     rows = [
         Measurement("memory.pss", pss * _MIB),
@@ -198,13 +263,25 @@ def _build_memory(
     return rows
 
 
-def _build_sizes(kind: Kind) -> list[Measurement]:
-    used, travelling = ("tree", ("oci-gzip", "oci-zstd"))
+def _find(table: Mapping[str, Value], platform: str) -> Value:
+    known = table.get(platform) or table.get(find_base(platform))
+    return known or table["namespace"]
+
+
+def _build_sizes(platform: str, kind: Kind) -> list[Measurement]:
+    used: str = "tree"
+    travelling: tuple[str, ...] = ("oci-gzip", "oci-zstd")
     if kind == "vm":
         used, travelling = ("ext4-raw", ("qcow2", "raw-zstd"))
+    if find_base(platform) == "vm-disk":
+        used, travelling = ("disk-raw", ("disk-qcow2", "disk-raw-zstd"))
+    if "erofs" in platform:
+        used, travelling = ("erofs", ("erofs",))
+    if platform == "vm-restore":
+        used, travelling = ("snapshot", ("snapshot",))
     sizes = {name: round(IMAGE[name] * _MIB) for name in (used, *travelling)}
     rows = []
-    for name in (used, *travelling):
+    for name in dict.fromkeys((used, *travelling)):
         rows.append(Measurement("disk.image_apparent", sizes[name] + 512, name))
         rows.append(Measurement("disk.image_allocated", sizes[name], name))
     if kind == "vm":
@@ -282,7 +359,10 @@ def build_manifest(plan: Synthetic) -> dict[str, object]:
             "proof": None,
             "reason": "KVM did not boot the guest kernel within 20 s",
         },
-        "platforms": {name: {"kind": KINDS.get(name, "container")} for name in plan.platforms},
+        "platforms": {
+            name: {"kind": plan.find_kind(name), **_build_start(plan, name)}
+            for name in plan.platforms
+        },
         "channel": {
             name: {"median_round_trip": 4e-4 if name.startswith("vm") else 3e-5, "count": 15}
             for name in plan.arms
@@ -290,3 +370,37 @@ def build_manifest(plan: Synthetic) -> dict[str, object]:
         "noise": ["frequency scaling cannot be read on this host"],
         "left_out": [],
     }
+
+
+def _build_start(plan: Synthetic, platform: str) -> dict[str, object]:
+    """What a machine's driver says of its start; nothing for others, and where machines are mum."""
+    if not plan.told or plan.find_kind(platform) != "vm":
+        return {}
+    name = plan.find_accelerator(platform)
+    proofs = {
+        "kvm": "KVM booted the guest kernel in 0.4 s",
+        "tcg": "KVM did not boot the guest kernel within 20 s",
+    }
+    start: dict[str, object] = {"accelerator": name, "accelerator_reason": proofs[name]}
+    if platform.endswith("/tuned"):
+        start["tuning"] = build_tuning()
+    if find_base(platform) == "vm-disk":
+        start["system"] = {
+            "packages": [
+                {"name": f"package-{number}", "version": f"1.{number}-2", "bytes": 90_000 * number}
+                for number in range(1, 48)
+            ],
+            "bytes": 101_520_000,
+            "changed": ["/etc/fstab", "/etc/machine-id", "/sbin/init"],
+        }
+    return {"start": start}
+
+
+def build_tuning() -> list[dict[str, object]]:
+    return [
+        {"item": "cpu-model", "setting": "host-passthrough", "applied": True, "why_not": None,
+         "reason": "The guest may use every instruction that the host's processor has."},
+        {"item": "huge-pages", "setting": "2 MiB", "applied": False,
+         "why_not": "the host has no huge pages",
+         "reason": "Fewer misses in the TLB when the guest's memory is walked twice."},
+    ]  # fmt: skip

@@ -44,7 +44,8 @@ def draw_density(results: Results) -> Drawing | None:
             "highest; the line is the Theil–Sen slope, its band the 95 % interval. Other "
             "load on the host is part of it.",
             "; ".join(
-                f"{platform}: {format_figure(results.find(platform, workload, METRIC))}"
+                f"{describe_platform(results, platform)}: "
+                f"{format_figure(results.find(platform, workload, METRIC))}"
                 for platform, workload in shown
             ),
         )  # fmt: skip

@@ -49,7 +49,8 @@ def draw_drift(results: Results) -> Drawing | None:
             figure, name, "Did the host stay the same?",
             f"{machines + '. ' if machines else ''}Each mark is one start, as a share of its own "
             "platform's median; the axis is linear. Rings are trials with a mark of disturbance.",
-            "Time to ready of every start relative to its platform's median, over the run.",
+            "Time to ready of every start relative to its platform's median, over the run. "
+            f"{machines}".strip(),
         )  # fmt: skip
 
 

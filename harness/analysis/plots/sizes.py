@@ -22,7 +22,12 @@ from harness.analysis.plots.style import (
     wrap_label,
 )
 from harness.analysis.results import Figure, Results
-from harness.analysis.wording import describe_accelerators, format_figure
+from harness.analysis.wording import (
+    describe_accelerator,
+    describe_accelerators,
+    describe_platform,
+    format_figure,
+)
 from harness.store.names import safe_name
 
 MEMORY = {
@@ -99,7 +104,8 @@ def _draw_panels(
             figure, name, title,
             f"{head}Up to {most} blocks; medians with 95 % intervals. {note}",
             f"{title}. " + "; ".join(
-                f"{platform}: {format_figure(row)}" for platform, row in panels[0].rows.items()
+                f"{describe_platform(results, platform)}: {format_figure(row)}"
+                for platform, row in panels[0].rows.items()
             ),
         )  # fmt: skip
 
@@ -164,7 +170,7 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
                 format_figure(each.figure), (each.figure.median / 2**20, row), xytext=(7, 0),
                 textcoords="offset points", va="center", fontsize=8.5, color=INK,
             )  # fmt: skip
-        labels = [wrap_label(f"{s.packing}, {' + '.join(s.platforms)}") for s in shipments]
+        labels = [_name_shipment(results, each) for each in shipments]
         axes.set_yticks(range(len(shipments)), labels)
         axes.set_ylim(len(shipments) - 0.4, -0.6)
         axes.set_xlim(0, 1.28 * max(each.figure.median for each in shipments) / 2**20)
@@ -184,7 +190,10 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
             figure, name, f"To a host that has nothing: image {results.images[workload]}",
             f"{head}Bytes that a server sent for every file of the packing; the same in every "
             "block. A virtual machine's files include its kernel.",
-            "; ".join(f"{each.packing}: {format_figure(each.figure)}" for each in shipments),
+            "; ".join(
+                f"{_name_shipment(results, each)}: {format_figure(each.figure)}".replace("\n", ", ")
+                for each in shipments
+            ),
         )  # fmt: skip
 
 
@@ -194,7 +203,19 @@ def _choose_colour(results: Results, shipment: Shipment) -> str:
     return next(iter([*others, *shipment.platforms]))
 
 
+def _name_shipment(results: Results, shipment: Shipment) -> str:
+    """A packing above those that travel in it, and what they ran on."""
+    first, *others = shipment.platforms
+    names = f"{' + '.join(shipment.platforms)}"
+    if len(names) > 40 and others:
+        names = f"{first} + {len(others)} more"
+    accelerators = {results.accelerators.get(name, "") for name in shipment.platforms}
+    words = (describe_accelerator(each) for each in sorted(accelerators))
+    return wrap_label(", ".join([shipment.packing, names, *filter(None, words)]))
+
+
 def _name_kind(results: Results, platform: str) -> str:
-    return {"vm": "virtual machines", "container": "containers", "sandbox": "sandboxes"}.get(
-        results.kinds[platform], "plain processes"
-    )
+    kinds = {"vm": "virtual machines", "container": "containers", "sandbox": "sandboxes"}
+    kind = kinds.get(results.kinds[platform], "plain processes")
+    accelerator = describe_accelerator(results.accelerators.get(platform, ""))
+    return f"{kind}, {accelerator}" if accelerator else kind

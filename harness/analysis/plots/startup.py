@@ -26,11 +26,18 @@ from harness.analysis.plots.style import (
     start_figure,
 )
 from harness.analysis.results import Figure, Results
-from harness.analysis.wording import describe_accelerators, describe_platform, format_figure
-from harness.model import MILESTONES, RESIDUAL
+from harness.analysis.wording import (
+    describe_accelerators,
+    describe_platform,
+    find_traits,
+    format_figure,
+)
+from harness.metrics import describe_phase
+from harness.model import MILESTONES, OPTIONAL_MILESTONES, RESIDUAL
 
 HEADLINE = "startup.ready"
 _SHOWN = MILESTONES[1 : MILESTONES.index("stopped")]
+_MAY_LACK = (*OPTIONAL_MILESTONES, "response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,10 @@ class Stop:
     milestone: str
     phase: str
     seconds: float
+
+
+Chosen = list[tuple[str, dict[str, list[Stop]]]]
+"""Workloads, each with the stops of its platforms."""
 
 
 def find_stops(results: Results, workload: str) -> dict[str, list[Stop]]:
@@ -71,7 +82,7 @@ def _read_times(results: Results, workload: str) -> pd.DataFrame:
 
 
 def _chain(known: dict[str, float]) -> list[Stop]:
-    expected = [name for name in _SHOWN if name in known or name not in ("kernel", "response")]
+    expected = [name for name in _SHOWN if name in known or name not in _MAY_LACK]
     stops, gap = [], False
     for name in expected:
         if name not in known:
@@ -161,24 +172,45 @@ def draw_phases(results: Results) -> Drawing | None:
         return None
     name = "startup-linear"
     rows = [len(stops) for _, stops in chosen]
-    with start_figure(name, len(chosen), 1.5 + sum(0.46 * count + 0.7 for count in rows)) as made:
+    legend = 1.6 if _has_machine(results, chosen) else 0.0
+    height = 1.5 + legend + sum(0.46 * count + 0.7 for count in rows)
+    with start_figure(name, len(chosen), height) as made:
         figure, panels = made
         for axes, (workload, stops) in zip(panels, chosen, strict=True):
             _draw_bars(axes, results, workload, stops)
         panels[-1].set_xlabel("time since the request, linear from zero")
         used = {s.phase for _, stops in chosen for chain in stops.values() for s in chain}
         keys = [
-            Patch(color=colour, label=f"to {phase}" if phase != RESIDUAL else phase)
-            for phase, colour in PHASE_COLOURS.items()
+            Patch(color=PHASE_COLOURS[phase], label=_name_phase(results, chosen, phase))
+            for phase in (*_SHOWN, RESIDUAL)
             if phase in used
         ]
-        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5)
+        columns = 1 if _has_machine(results, chosen) else len(keys)
+        figure.legend(handles=keys, loc="outside lower left", ncols=columns, fontsize=8.5)
         return finish(
             figure, name, "The same starts in true proportion",
             f"{_describe(results, chosen)} A bar's parts are the phases, each named by the "
             "milestone it ends at; the line at `ready` is the 95 % interval.",
             _build_alt(results, chosen),
         )  # fmt: skip
+
+
+def _has_machine(results: Results, chosen: Chosen) -> bool:
+    return any(results.kinds[platform] == "vm" for _, stops in chosen for platform in stops)
+
+
+def _name_phase(results: Results, chosen: Chosen, phase: str) -> str:
+    """``to init``; where machines are shown, with what happens there on each platform."""
+    name = phase if phase == RESIDUAL else f"to {phase}"
+    if not _has_machine(results, chosen):
+        return name
+    words = dict.fromkeys(
+        describe_phase(phase, find_traits(results, platform, {stop.milestone for stop in chain}))
+        for _, stops in chosen
+        for platform, chain in stops.items()
+        if any(stop.phase == phase for stop in chain)
+    )
+    return f"{name}: {'; '.join(filter(None, words))}".removesuffix(": ")
 
 
 def _draw_bars(axes: Axes, results: Results, workload: str, stops: dict[str, list[Stop]]) -> None:
@@ -229,7 +261,8 @@ def draw_ecdf(results: Results) -> Drawing | None:
             figure, name, "Every start, not only the middle one",
             f"{describe_accelerators(results)}. Up to {most} starts an arm. A steep line is a "
             "steady platform. The bar at one half is the 95 % interval of the median.".lstrip(". "),
-            "Cumulative share of starts that were ready by a given time, one line per platform.",
+            "Cumulative share of starts that were ready by a given time, one line per platform. "
+            f"{describe_accelerators(results)}".strip(),
         )  # fmt: skip
 
 
@@ -262,7 +295,7 @@ def _build_line(results: Results, platform: str) -> Line2D:
     )  # fmt: skip
 
 
-def _choose(results: Results) -> list[tuple[str, dict[str, list[Stop]]]]:
+def _choose(results: Results) -> Chosen:
     """Workloads with the platforms that have milestones, in the report's order."""
     chosen = []
     for workload in results.workloads:
@@ -273,7 +306,7 @@ def _choose(results: Results) -> list[tuple[str, dict[str, list[Stop]]]]:
     return chosen
 
 
-def _describe(results: Results, chosen: list[tuple[str, dict[str, list[Stop]]]]) -> str:
+def _describe(results: Results, chosen: Chosen) -> str:
     counts = [
         figure.n
         for workload, stops in chosen
@@ -286,7 +319,7 @@ def _describe(results: Results, chosen: list[tuple[str, dict[str, list[Stop]]]])
     return f"{machines}. {blocks}." if machines else f"{blocks}."
 
 
-def _build_alt(results: Results, chosen: list[tuple[str, dict[str, list[Stop]]]]) -> str:
+def _build_alt(results: Results, chosen: Chosen) -> str:
     parts = [
         f"{describe_platform(results, platform)}: "
         f"{format_figure(results.find(platform, workload, HEADLINE))}"

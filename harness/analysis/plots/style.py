@@ -27,6 +27,8 @@ from harness.units import format_value
 
 INK, MUTED, RULE, PAPER = "#1b2026", "#5c6670", "#d9dee3", "#ffffff"
 WIDTH = 7.6
+_LABEL = 26
+"""Characters in a line of a platform's label."""
 
 PLATFORM_COLOURS = {
     "process": "#6f7b8a",
@@ -44,15 +46,19 @@ PLATFORM_COLOURS = {
 _OTHERS = ("#c2410c", "#0e8a9a", "#9a5bd0", "#5f8a10", "#c0437a", "#3f7f6b")
 
 PHASE_COLOURS = {
-    "created": "#5a4fa2",
-    "started": "#7f5fb8",
-    "kernel": "#2f74b8",
-    "init": "#148f98",
-    "exec": "#3f9e57",
-    "ready": "#94901a",
+    "created": "#4195e8",
+    "started": "#8d9860",
+    "loader": "#7c4c69",
+    "kernel": "#c8863d",
+    "initramfs": "#1c9fc5",
+    "system": "#746600",
+    "init": "#1f6449",
+    "exec": "#714799",
+    "ready": "#844d2c",
     "residual": "#8b939c",
-    "response": "#c2701c",
+    "response": "#cb587d",
 }
+"""One colour per milestone; neighbours differ also to those who cannot tell red from green."""
 
 MARKERS = {"process": "D", "container": "o", "sandbox": "^", "vm": "s"}
 
@@ -152,12 +158,26 @@ def label_platforms(axes: Axes, results: Results, platforms: list[str]) -> None:
 
 
 def wrap_label(text: str) -> str:
-    """``vm-direct`` above ``emulated (TCG)``; a very long name is cut in the middle."""
-    lines = [
-        line if len(line) <= 26 else f"{line[:12]}…{line[-12:]}"
-        for line in text.replace("\n", " ").split(", ", 1)
-    ]
-    return "\n".join(lines)
+    """``vm-direct`` above ``emulated (TCG)``; a long variant is broken at its options.
+
+    What is still very long is cut in the middle.
+    """
+    lines: list[str] = []
+    for part in text.replace("\n", " ").split(", "):
+        lines += _break_options(part)
+    return "\n".join(line if len(line) <= _LABEL else f"{line[:12]}…{line[-12:]}" for line in lines)
+
+
+def _break_options(name: str) -> list[str]:
+    """``vm-direct/disk=erofs/upper=tmpfs`` in lines that end at a slash."""
+    if len(name) <= _LABEL:
+        return [name]
+    lines = [""]
+    for word in re.findall(r"[^/]*/|[^/]+$", name):
+        if lines[-1] and len(lines[-1] + word) > _LABEL:
+            lines.append("")
+        lines[-1] += word
+    return lines
 
 
 def set_log_axis(axes: Axes, low: float, high: float, unit: str) -> float:

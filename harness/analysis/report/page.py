@@ -1,10 +1,11 @@
 """The content of a report, in order, as plain data: what the templates then only lay out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.analysis import method, tables
+from harness.analysis import ladder, machines, method, tables
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
+from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
 from harness.analysis.results import Results
@@ -14,10 +15,14 @@ from harness.analysis.wording import describe_accelerators, quote
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A figure with its data, both optional: a figure may lack data, a table needs no figure."""
+    """A figure with its data, both optional: a figure may lack data, a table needs no figure.
+
+    ``folded`` data is behind a fold; other tables are an exhibit of their own.
+    """
 
     drawing: Drawing | None
     tables: tuple[Table, ...]
+    folded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Section:
     lead: str
     exhibits: tuple[Exhibit, ...]
     missing: str = ""
+    extras: tuple[Extras, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,8 @@ def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
     """Everything a reader is to see, from summarised results and finished figures."""
     found = (
         method.build_definitions(results), method.build_channel(results),
-        method.build_marks(results),
+        method.build_marks(results), machines.build_accelerators(results),
+        machines.build_tunings(results),
     )  # fmt: skip
     return Page(
         run_id=str(results.manifest["run_id"]),
@@ -82,7 +89,7 @@ def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
 
 
 def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tuple[Section, ...]:
-    return (
+    sections: tuple[Section, ...] = (
         _build_section(
             "startup", "Startup", "From the request until the workload is ready, on one clock.",
             drawings["startup"], _startup_tables(results), "startup.ready",
@@ -107,6 +114,25 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
             "startup.ready",
         ),
     )  # fmt: skip
+    ladders = _build_ladders(results)
+    extras = machines.build_extras(results)
+    sections = tuple(
+        replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
+    )
+    return (sections[0], *([ladders] if ladders else []), *sections[1:])
+
+
+def _build_ladders(results: Results) -> Section | None:
+    """Every machine on one ladder of milestones; None for a run without a machine."""
+    found = [ladder.build_ladder(results, each) for each in results.workloads]
+    found += [ladder.build_stops(results, each) for each in results.workloads]
+    found.append(machines.build_guest_view(results))
+    exhibits = tuple(Exhibit(None, (table,), folded=False) for table in found if table is not None)
+    lead = (
+        "Every virtual machine on one ladder of milestones, from the fastest to the slowest; the "
+        "figure in true proportion is above."
+    )
+    return Section("ladder", "Machines, rung by rung", lead, exhibits) if exhibits else None
 
 
 def _build_section(

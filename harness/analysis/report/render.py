@@ -14,6 +14,7 @@ from harness.analysis.plots.style import INK, MUTED, PAPER, RULE, find_colour
 from harness.analysis.report.page import Page, build_page
 from harness.analysis.results import load_results
 from harness.analysis.tables import Table, build_glance
+from harness.analysis.wording import quote
 from harness.errors import InputError
 from harness.store.names import write_atomically
 
@@ -119,6 +120,7 @@ def _load_templates() -> Environment:
     )
     environment.filters["words"] = mark_up
     environment.filters["md"] = escape_markdown
+    environment.filters["quote"] = quote
     environment.filters["cell"] = escape_cell
     environment.globals.update(inline=inline_svg, colour=find_colour)
     return environment
