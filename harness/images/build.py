@@ -49,13 +49,21 @@ def build_mmdebstrap(
     return ["mmdebstrap", *options, suite, str(out), str(sources)]
 
 
-def run_mmdebstrap(recipe: Recipe, sources: apt.Sources, folder: Path, out: Path) -> None:
-    """Run mmdebstrap as root of its own namespaces; raises HostError with its own reason."""
+def run_mmdebstrap(
+    recipe: Recipe, sources: apt.Sources, folder: Path, out: Path, options: Sequence[str] = ()
+) -> None:
+    """Run mmdebstrap as root of its own namespaces; raises HostError with its own reason.
+
+    ``options`` are further ones of its command line.
+    """
     listing = folder / "debian.sources"
     listing.write_text(apt.format_sources(sources.archives))
     scratch = folder / "mmdebstrap"
     scratch.mkdir()
-    argv = build_mmdebstrap(recipe, sources.suite, apt.read_host_settings(), listing, out)
+    program, *words = build_mmdebstrap(
+        recipe, sources.suite, apt.read_host_settings(), listing, out
+    )
+    argv = [program, *options, *words]
     environment = {
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "TMPDIR": str(scratch),

@@ -40,6 +40,27 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A whole bootable disk made of an image: boot loaders, kernel, systemd, and the image's tree.
+
+    Packings: ``disk-raw`` (sparse), ``disk-qcow2`` (compressed), ``disk-raw-zstd``. ``digest`` is
+    that of the raw disk's bytes, ``image_digest`` that of its image. ``packages`` are (name,
+    version, installed bytes) of what the disk has beyond the image, and ``extra_bytes`` is how much
+    more its files hold. ``changed`` are paths of the image's own tree that differ on the disk.
+    """
+
+    image: str
+    image_digest: str
+    digest: str
+    folder: Path
+    packings: Mapping[str, Packing]
+    kernel: str
+    packages: tuple[tuple[str, str, int], ...]
+    extra_bytes: int
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GuestKernel:
     """The kernel every direct-boot guest runs, with the initramfs that holds the agent.
 
