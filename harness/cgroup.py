@@ -21,6 +21,8 @@ V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
 V2_CONTROLLERS = ("memory", "cpu", "pids")
 PREFIX = "harness-"
 CPU_PERIOD_US = 100_000
+_NO_LIMIT = 1 << 62
+"""On v1 a group without a limit has the largest whole number of pages that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,30 @@ def _read_memory_v1(folder: Path) -> MemoryCharge:
         kernel=int(kernel_file.read_text()) if kernel_file.exists() else 0,
         peak=int((folder / "memory.max_usage_in_bytes").read_text()),
     )
+
+
+def read_memory_limit(folders: Sequence[Path]) -> int | None:
+    """The least memory limit of a group and those above it, in bytes; None where there is none."""
+    limits = []
+    for folder in folders:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            found = [each / name for each in (folder, *folder.parents) if (each / name).exists()]
+            limits += [path.read_text().strip() for path in found]
+    sizes = [int(text) for text in limits if text != "max"]
+    return min((size for size in sizes if size < _NO_LIMIT), default=None)
+
+
+def read_oom_kills(folders: Sequence[Path]) -> int:
+    """How many processes of the group, and below it, the kernel killed for want of memory."""
+    count = 0
+    for folder in folders:
+        for where, _, _ in os.walk(folder):
+            with contextlib.suppress(OSError):
+                if (Path(where) / "memory.events.local").exists():
+                    count += _read_table(Path(where) / "memory.events.local")["oom_kill"]
+                else:
+                    count += _read_table(Path(where) / "memory.oom_control")["oom_kill"]
+    return count
 
 
 def read_throttled(folders: Sequence[Path]) -> int:

@@ -76,7 +76,8 @@ _TABLE = (
            "/proc/meminfo of the host at the settled point"),
     Metric("memory.minimum", "memory", "B", True, True,
            "The smallest guest memory, or container limit, with which the workload still gets "
-           "ready", "bisection over fresh starts, two of at most three alike for each size"),
+           "ready; phase too_little: the largest with which no start got ready",
+           "bisection over fresh starts, two of at most three alike for each size"),
     Metric("disk.image_apparent", "disk", "B", True, False,
            "Length of the files the platform needs of the image",
            "st_size; phase names the packing"),

@@ -51,6 +51,7 @@ class Plan:
     connection: str | None
     start_engines: bool = False
     docker_host: str | None = None
+    minimum: bool = False
 
 
 @dataclass(frozen=True, slots=True)

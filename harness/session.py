@@ -23,6 +23,7 @@ from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
+from harness.minimum import build_searches, list_exempt, run_search
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
 from harness.paths import scratch_root
 from harness.plan import (
@@ -129,6 +130,7 @@ def _measure(order: Order, listener: Listener) -> int:
     with contextlib.ExitStack() as engines:
         left_out += start_engines(order, drivers, engines)
         left_out += list_unreachable(plan, drivers)
+        left_out += list_exempt(plan, drivers, grouped=tree is not None)
         for line in left_out:
             listener.say(f"left out: {line}")
         bench = build_bench(order, drivers, scratch, tree)
@@ -175,10 +177,13 @@ def _run_trials(
         done = {outcome.trial for outcome in store.read_outcomes()}
         schedule = [each for each in build_schedule(plan) if _runs(each, bench)]
         series = build_series(plan, drivers)
-        total = len(schedule) + sum(count + 1 for _, count in series)
+        searches = build_searches(
+            plan, drivers, find_next(plan, series), grouped=bench.tree is not None
+        )
+        total = len(schedule) + sum(count + 1 for _, count in series) + len(searches)
         listener.start(total, len(done))
         left = [each for each in schedule if each.trial not in done]
-        for outcome in _run_all(left, series, done, bench, plan.budget):
+        for outcome in _run_all(left, series, searches, done, bench, plan.budget):
             store.append(outcome)
             listener.advance(outcome)
 
@@ -193,6 +198,7 @@ def _runs(scheduled: ScheduledTrial, bench: Bench) -> bool:
 def _run_all(
     schedule: Sequence[ScheduledTrial],
     series: Sequence[tuple[ScheduledTrial, int]],
+    searches: Sequence[ScheduledTrial],
     done: set[int],
     bench: Bench,
     budget: float | None,
@@ -201,6 +207,9 @@ def _run_all(
     for first, count in series:
         if first.trial not in done:
             yield from run_density(first, count, bench)
+    for search in searches:
+        if search.trial not in done:
+            yield run_search(search, bench)
 
 
 def _within(schedule: Sequence[ScheduledTrial], budget: float | None) -> Iterator[ScheduledTrial]:
@@ -235,6 +244,13 @@ def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[Schedu
         found.append((first, count))
         number += count + 1
     return found
+
+
+def find_next(plan: Plan, series: Sequence[tuple[ScheduledTrial, int]]) -> int:
+    """The number of the first trial after the blocks and the density series."""
+    last = [each.trial for each in build_schedule(plan)]
+    last += [first.trial + count for first, count in series]
+    return max(last, default=-1) + 1
 
 
 def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> Toolbox:

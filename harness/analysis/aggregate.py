@@ -24,6 +24,9 @@ CASE = ["workload", "image", "cache", "instances"]
 ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
+APART = ("memory.available", "memory.minimum")
+"""Metrics that are no trial's: a series of running instances, and a search."""
+
 LABELS = frozenset({"emulated"})
 """Marks that say what a trial is, not that it was disturbed; they never withhold a figure."""
 
@@ -68,7 +71,7 @@ def summarise(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
     ``n`` (blocks), ``median``, ``low``, ``high`` (95 % interval), ``least``, ``most`` (range),
     ``marked`` (disturbed trials) and ``withheld`` (why the figure is no headline, or empty).
     """
-    blocks = reduce_to_blocks(samples[samples["metric"] != "memory.available"])
+    blocks = reduce_to_blocks(samples[~samples["metric"].isin(APART)])
     keys = blocks.groupby(SERIES, observed=True, sort=True)
     groups = np.asarray(keys.ngroup(), dtype=np.int64)
     table = keys["value"].agg(least="min", most="max")

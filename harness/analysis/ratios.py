@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from harness.analysis.aggregate import CASE, SERIES, find_refusal, reduce_to_blocks
+from harness.analysis.aggregate import APART, CASE, SERIES, find_refusal, reduce_to_blocks
 from harness.analysis.statistics import correct_holm, summarise_groups, trimmed_p_values
 from harness.metrics import METRICS
 from harness.model import AA_SUFFIX, base_platform
@@ -19,7 +19,7 @@ THRESHOLD = 0.05
 
 SIGNIFICANT = 0.05
 
-COMPARED = [name for name, metric in METRICS.items() if metric.headline]
+COMPARED = [name for name, metric in METRICS.items() if metric.headline and name not in APART]
 
 _PAIR = [*CASE, "metric", "phase", "block"]
 _RATIO = ["platform", "reference", "kind", "accelerator", *CASE, "metric"]

@@ -9,6 +9,7 @@ import pandas as pd
 from harness.analysis.aggregate import load_samples, summarise
 from harness.analysis.density import SOURCE as SERIES_METRIC
 from harness.analysis.density import fit_marginal
+from harness.analysis.minimum import list_minimum
 from harness.analysis.ratios import compare_arms, compare_platforms
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
 from harness.store import read_journal, read_manifest
@@ -83,7 +84,7 @@ class Results:
 
     @property
     def measured(self) -> list[Outcome]:
-        """The trials that count: neither warm-up nor steps of a density series."""
+        """The trials that count: neither warm-up nor steps of a density series nor searches."""
         return [
             outcome
             for outcome in self.outcomes
@@ -114,7 +115,8 @@ def load_results(folder: Path) -> Results:
     samples = load_samples(folder)
     plan = get_mapping(manifest, "plan")
     seed = find_seed(manifest)
-    summary = pd.concat([summarise(samples, seed), fit_marginal(samples)], ignore_index=True)
+    parts = [summarise(samples, seed), fit_marginal(samples), list_minimum(samples)]
+    summary = pd.concat(parts, ignore_index=True)
     kinds = {outcome.platform: outcome.kind for outcome in outcomes}
     platforms = _order_platforms(plan, kinds)
     measured = set(samples["platform"].astype(str))
@@ -147,8 +149,9 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
 
 
 def _is_step(outcome: Outcome) -> bool:
-    """Whether this is no trial of a block but a step of a series of running instances."""
-    return any(row.metric == SERIES_METRIC for row in outcome.measurements)
+    """Whether this is no trial of a block but a step of a series, or a search."""
+    series = any(row.metric == SERIES_METRIC for row in outcome.measurements)
+    return series or "steps" in outcome.details
 
 
 def find_seed(manifest: Mapping[str, object]) -> int:

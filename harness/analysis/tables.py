@@ -97,6 +97,7 @@ MEMORY = (
     Column("engine's daemons, once", "memory.daemon"),
     Column("host delta", "memory.host_delta"),
     Column("one more instance", "memory.marginal"),
+    Column("smallest that does", "memory.minimum"),
 )
 INSTANCE_DISK = (
     Column("image, allocated", "disk.image_allocated"),

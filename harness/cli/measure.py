@@ -30,6 +30,11 @@ _BESIDE_RESUME = ("out", "dry_run")
 @click.option("--blocks", type=int, metavar="N", help="Trials of each combination.")
 @click.option("--budget", metavar="10m", help="Begin no new block after this time.")
 @click.option("--cache", type=click.Choice(["warm", "cold"]), help="State of the page cache.")
+@click.option(
+    "--minimum/--no-minimum",
+    default=None,
+    help="Search the smallest memory with which each workload still gets ready.",
+)
 @click.option("--seed", type=int, metavar="S", help="Decides the order of trials.")
 @click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="How guests run.")
 @click.option("--connection", metavar="URI", help="A libvirt other than the embedded one.")

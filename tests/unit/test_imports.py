@@ -70,6 +70,7 @@ CONCRETE = "harness.drivers.[!b]*"  # every module of drivers but base
 WALLS = (
     ("harness.runner", ("harness.store*", CONCRETE)),
     ("harness.density", ("harness.store*", CONCRETE)),
+    ("harness.minimum", ("harness.store*", CONCRETE)),
     ("harness.probes*", (CONCRETE,)),
     ("harness.session", ("harness.analysis*", CONCRETE)),
 )

@@ -1,0 +1,313 @@
+"""`memory.minimum`: the smallest guest memory or container limit with which a workload gets ready.
+
+Every step is a real start, as in the trials but without measuring: a start that fails is what the
+search looks for, so it is a step with a reason, and leaves no logs. Near the edge a start is a
+matter of luck; so a size is enough only if two of at most three starts get ready.
+"""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from harness import cgroup
+from harness.drivers.base import Driver, Instance, InstanceSpec
+from harness.errors import HarnessError, HostError, TrialError
+from harness.model import NO_ACCELERATOR, Measurement, Outcome
+from harness.plan import Plan, ScheduledTrial, runs_on
+from harness.probes import page_cache
+from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
+from harness.starter import read_clock
+from harness.units import format_bytes
+from harness.variants import parse_variant
+
+METRIC = "memory.minimum"
+TOO_LITTLE = "too_little"
+
+STARTS_NEEDED = 2
+"""So many starts with one size have to agree: of at most three, as a start has two ends only."""
+
+WAIT_LEAST = 5.0
+WAIT_FACTOR = 4
+"""A start is given up after so many times what it took with enough memory: a guest with too
+little of it may hang, or reclaim for ever, where another one dies."""
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a search looks, in bytes: at multiples of ``grain`` below ``most``.
+
+    It ends where too little and enough are ``grain`` apart, or nearer than the share ``ratio``.
+    """
+
+    least: int
+    most: int
+    grain: int
+    ratio: float = 0.02
+
+
+def build_bounds(kind: str, most: int) -> Bounds:
+    """Where to look for a platform of this ``kind`` when ``most`` bytes are the plan's.
+
+    No distribution's kernel boots with 16 MiB, and no container was seen to start with 128 KiB.
+    Searches repeated for small containers differ by 16 KiB, so a finer grain would show nothing.
+    """
+    if kind == "vm":
+        return Bounds(16 << 20, most, 1 << 20)
+    return Bounds(128 << 10, most, 16 << 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One start: ``seconds`` from its request until it was ready or had failed."""
+
+    memory: int
+    ready: bool
+    reason: str | None
+    seconds: float
+
+
+# ---- the bisection ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Search:
+    """A bisection over sizes. ``attempt`` makes one start; ``steps`` keeps them all."""
+
+    attempt: Callable[[int], Step]
+    bounds: Bounds
+    steps: list[Step] = field(default_factory=list)
+
+    def find(self) -> int:
+        """The smallest size that is enough; TrialError where even the largest is not."""
+        low, high = self.bounds.least, self.bounds.most
+        if not self._is_enough(high):
+            said = next(step.reason for step in reversed(self.steps) if not step.ready)
+            raise TrialError(
+                f"not ready with the plan's {format_bytes(high)}: {said}",
+                hint="give the plan more `memory`",
+            )
+        while (middle := self._find_middle(low, high)) is not None:
+            if self._is_enough(middle):
+                high = middle
+            else:
+                low = middle
+        if low == self.bounds.least < high and self._is_enough(low):
+            high = low
+        self._look_for_holes(high)
+        return high
+
+    def _find_middle(self, low: int, high: int) -> int | None:
+        """A size halfway by ratio; None where the two are near enough."""
+        grain = self.bounds.grain
+        if high - low <= grain or high < low * (1 + self.bounds.ratio):
+            return None
+        middle = round(math.sqrt(low * high) / grain) * grain
+        return max(low + grain, min(middle, high - grain))
+
+    def _is_enough(self, memory: int) -> bool:
+        ends = Counter[bool]()
+        while max(ends.values(), default=0) < STARTS_NEEDED:
+            ends[self._start(memory)] += 1
+        return ends[True] > ends[False]
+
+    def _look_for_holes(self, found: int) -> None:
+        """One start each with half and with twice as much, which bisection may not have seen."""
+        grain = self.bounds.grain
+        tried = {step.memory for step in self.steps}
+        for memory in (found // 2 // grain * grain, found * 2):
+            if self.bounds.least <= memory < self.bounds.most and memory not in tried:
+                self._start(memory)
+
+    def _start(self, memory: int) -> bool:
+        self.steps.append(self.attempt(memory))
+        return self.steps[-1].ready
+
+
+def describe_steps(steps: Sequence[Step], found: int) -> Mapping[str, object]:
+    """What the steps say beyond the result: how sure it is, and where memory alone did not decide.
+
+    ``starts`` are those with the result's size; ``undecided`` sizes are those whose starts ended
+    differently, ``holes`` those that failed although some smaller size was enough for a start.
+    """
+    ready = {step.memory for step in steps if step.ready}
+    failed = {step.memory for step in steps if not step.ready}
+    return {
+        "starts": sum(step.memory == found for step in steps),
+        "ready": sum(step.memory == found and step.ready for step in steps),
+        "too_little": find_too_little(steps, found),
+        "undecided": sorted(ready & failed),
+        "holes": sorted(size for size in failed - ready if size > min(ready)),
+    }
+
+
+def find_too_little(steps: Sequence[Step], found: int) -> int | None:
+    """The largest size below ``found`` with which no start got ready; None if all did."""
+    ready = {step.memory for step in steps if step.ready}
+    failed = {step.memory for step in steps if not step.ready}
+    return max((size for size in failed - ready if size < found), default=None)
+
+
+def build_rows(steps: Sequence[Step], found: int) -> tuple[Measurement, ...]:
+    """The result, and what it lies above."""
+    below = find_too_little(steps, found)
+    rows = (Measurement(METRIC, found),)
+    return rows if below is None else (*rows, Measurement(METRIC, below, TOO_LITTLE))
+
+
+# ---- one start -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Starts:
+    """The starts of one search: ``spec`` is the instance with the plan's memory."""
+
+    spec: InstanceSpec
+    driver: Driver
+    bench: Bench
+    count: int = 0
+    accelerator: str = NO_ACCELERATOR
+    wait: float | None = None
+    left: list[str] = field(default_factory=list)
+
+    def attempt(self, memory: int) -> Step:
+        """One fresh start with so much memory, torn down again."""
+        self.count += 1
+        name = f"{self.spec.name}-{self.count}"
+        timeout = self.spec.timeout if self.wait is None else min(self.wait, self.spec.timeout)
+        spec = replace(self.spec, name=name, memory=memory, timeout=timeout)
+        page_cache.set_cache_state(self.driver.files(spec.image), self.bench.cache)
+        spec.folder.mkdir()
+        try:
+            if self.bench.tree:
+                spec = replace(spec, cgroups=self.bench.tree.start(name))
+            reason, seconds = self._start(spec)
+            reason = reason and reason + _describe_kills(spec)
+        finally:
+            cgroup.kill_processes(spec.cgroups)
+            self.left += cgroup.remove(spec.cgroups)
+            shutil.rmtree(spec.folder, ignore_errors=True)
+        if reason is None and self.wait is None:
+            self.wait = max(WAIT_LEAST, WAIT_FACTOR * seconds)
+        return Step(memory, reason is None, reason, round(seconds, 6))
+
+    def _start(self, spec: InstanceSpec) -> tuple[str | None, float]:
+        """Why it did not get ready, or None; and the seconds that it took to know."""
+        reason, end = None, None
+        begin = read_clock()
+        try:
+            with self.driver.start_instance(spec) as instance:
+                begin = instance.milestones["request"]
+                self.accelerator = instance.accelerator
+                reason = _wait_ready(instance)
+                end = instance.milestones.get("ready") if reason is None else read_clock()
+                if reason is None:
+                    self._require_limit(instance, spec.memory)
+        except TrialError as error:
+            if end is not None:  # it is the teardown that failed
+                raise
+            reason = error.message
+        return reason, ((end or read_clock()) - begin) / _NANOSECONDS
+
+    def _require_limit(self, instance: Instance, memory: int) -> None:
+        """Raise HostError where a container got ready without the limit that is searched for."""
+        if self.driver.kind == "vm":
+            return
+        limit = cgroup.read_memory_limit(instance.cgroups)
+        if limit is None or limit > memory:
+            raise HostError(
+                f"{self.driver.name} did not set its memory limit of {format_bytes(memory)}",
+                hint="leave out `minimum` or this platform",
+            )
+
+
+def _wait_ready(instance: Instance) -> str | None:
+    try:
+        instance.wait_ready()
+    except TrialError as error:
+        return error.message
+    return None
+
+
+def _describe_kills(spec: InstanceSpec) -> str:
+    count = cgroup.read_oom_kills(spec.cgroups)
+    return f" (the kernel killed {count} of its processes: out of memory)" if count else ""
+
+
+def run_search(scheduled: ScheduledTrial, bench: Bench, bounds: Bounds | None = None) -> Outcome:
+    """Search for one platform and workload; the outcome has all steps in its details.
+
+    It failed where even the plan's memory does not do. Only an interrupt of the user gets out.
+    """
+    driver = bench.drivers[scheduled.platform]
+    spec = build_spec(scheduled, bench)
+    starts = _Starts(spec, driver, bench)
+    search = Search(starts.attempt, bounds or build_bounds(driver.kind, spec.memory))
+    outcome = build_outcome(scheduled, bench)
+    details: dict[str, object] = {}
+    try:
+        found = search.find()
+        outcome = replace(outcome, measurements=build_rows(search.steps, found))
+        details.update(describe_steps(search.steps, found))
+    except (HarnessError, OSError) as error:
+        message = f"{METRIC}: {describe_error(error)}"
+        outcome = replace(outcome, status="failed", error=message, hint=find_remedy(error))
+    details["steps"] = [asdict(step) for step in search.steps]
+    return replace(
+        outcome,
+        accelerator=starts.accelerator,
+        marks=_find_marks(starts),
+        details={**details, "left": starts.left} if starts.left else details,
+    )
+
+
+def _find_marks(starts: _Starts) -> tuple[str, ...]:
+    emulated = ("emulated",) if starts.accelerator == "tcg" else ()
+    return (*emulated, *(("left-behind",) if starts.left else ()))
+
+
+# ---- which searches a run has ----------------------------------------------------------------
+
+
+def build_searches(
+    plan: Plan, drivers: Mapping[str, Driver], number: int, *, grouped: bool
+) -> list[ScheduledTrial]:
+    """The searches of a run, numbered from ``number``: every platform × workload with a limit."""
+    if not plan.minimum:
+        return []
+    pairs = [
+        (platform, workload.name)
+        for platform, driver in drivers.items()
+        if find_exemption(platform, driver, grouped=grouped) is None
+        for workload in plan.workloads
+        if runs_on(workload, platform) and not (workload.network and driver.no_network)
+    ]
+    return [
+        ScheduledTrial(0, number + place, 0, platform, workload, warmup=False)
+        for place, (platform, workload) in enumerate(pairs)
+    ]
+
+
+def list_exempt(plan: Plan, drivers: Mapping[str, Driver], *, grouped: bool) -> list[str]:
+    """A line for each platform that has no memory to search for, where a search is wanted."""
+    reasons = {
+        name: find_exemption(name, driver, grouped=grouped)
+        for name, driver in drivers.items()
+        if plan.minimum
+    }
+    return [f"{name} in {METRIC}: {reason}" for name, reason in reasons.items() if reason]
+
+
+def find_exemption(platform: str, driver: Driver, *, grouped: bool) -> str | None:
+    """Why a platform has no smallest memory; None if it has. ``grouped``: there are cgroups."""
+    options = parse_variant(platform).options
+    if driver.kind == "process" or not options.limits:
+        return "it has no memory limit"
+    if options.memory is not None:
+        return "its memory limit is part of its name"
+    if driver.kind != "vm" and not grouped:
+        return "there are no cgroups here that could limit it"
+    return None
