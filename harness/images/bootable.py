@@ -8,7 +8,7 @@ Version of disk.json: 1, first release.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,17 +23,25 @@ from harness.images.bootable_disk import (
     require_boot_tools,
     write_disk,
 )
-from harness.images.bootable_files import EARLY_CONFIG, build_early_files, build_late_files
+from harness.images.bootable_files import (
+    EARLY_CONFIG,
+    IMAGE_ROOT,
+    build_early_files,
+    build_late_files,
+    build_system_script,
+)
 from harness.images.bootable_system import PACKAGES, SYSTEM, build_system, is_system
 from harness.images.catalog import require_image
 from harness.images.model import Disk, Image, Packing
 from harness.images.oci import compress_file
 from harness.images.pack import convert_qcow2, extract_tree, sum_file_sizes, write_ext4
+from harness.images.recipes import RECIPES
 from harness.images.rooted import require_owners
 from harness.images.rootfs import sum_sizes
 from harness.images.workshop import (
     Progress,
     move_into_place,
+    remove_tree,
     require_space,
     start_work,
     write_text,
@@ -90,6 +98,20 @@ def require_disk(image: Image, progress: Progress) -> Disk:
     return found
 
 
+def prune_disks(keep: Sequence[Image], progress: Progress) -> list[Path]:
+    """Remove all but the present disks of the images in ``keep``; returns the folders."""
+    kept = {_folder_of(image) for image in keep}
+    removed = []
+    for parent in sorted(disks_dir().iterdir()) if disks_dir().is_dir() else []:
+        with start_work(parent, progress):
+            for folder in sorted(parent.glob("[0-9a-f]*")):
+                if folder not in kept:
+                    progress(f"removing the disk {parent.name} {folder.name}")
+                    remove_tree(folder)
+                    removed.append(folder)
+    return removed
+
+
 def read_disk(folder: Path) -> Disk | None:
     """The disk in ``folder``; None if its record or a packing is missing or of another version."""
     try:
@@ -131,9 +153,12 @@ def format_disk(disk: Disk) -> str:
 def build_key(image: Image, suite: str) -> str:
     """What the disk of ``image`` is named by: another key is another disk."""
     layout = build_layout(image.digest, SECTOR)
-    files = [*build_early_files(), *build_late_files("", "", "")]
+    base = None if is_system(image.name) else asdict(RECIPES[SYSTEM])
+    late = build_late_files("", "", IMAGE_ROOT if base else None)
+    files = [*build_early_files(), *late, build_system_script()]
     parts: Mapping[str, object] = {
         "image": image.digest,
+        "base": base,
         "layout": _LAYOUT_VERSION,
         "suite": suite,
         "packages": PACKAGES,

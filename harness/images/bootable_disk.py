@@ -35,6 +35,7 @@ _MODULES = (
     "boot",
     "smbios",
     "regexp",
+    "test",
 )
 _NAMESPACE = uuid.UUID("5b0a3a0e-6d0f-4b4e-9c83-2a4c1f7be1d6")
 _TIMEOUT = 300.0
@@ -139,7 +140,7 @@ def require_grub(folder: Path, package: str) -> None:
 def write_disk(root: Path, layout: Layout, scratch: Path, out: Path) -> None:
     """Put the root file system ``root`` and the boot loader on a sparse disk ``out``."""
     core = _make_grub("i386-pc", ("biosdisk",), scratch)
-    efi = _make_grub("x86_64-efi", (), scratch)
+    efi = _make_grub("x86_64-efi", ("linuxefi",), scratch)
     system = scratch / "efi.fat"
     write_fat(efi, layout.efi, system)
     out.touch()

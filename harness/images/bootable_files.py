@@ -96,14 +96,17 @@ def build_grub_config(release: str, command_line: str) -> str:
     """``/boot/grub/grub.cfg``: no menu, and no wait.
 
     The offset 4 of an SMBIOS structure of type 11 holds the number of its strings, and so the
-    number of the last one.
+    number of the last one. With UEFI the kernel is entered by its EFI stub: GRUB's other way would
+    look for a video mode and complain in the kernel's place.
     """
     return f"""\
 if smbios --type 11 --get-string 4 --set oem; then
     regexp --set 1:extra '^{OEM_PREFIX}(.*)$' "$oem"
 fi
-linux /boot/vmlinuz-{release} {command_line} $extra
-initrd /boot/initrd.img-{release}
+set kind=
+if test "$grub_platform" = efi; then set kind=efi; fi
+linux$kind /boot/vmlinuz-{release} {command_line} $extra
+initrd$kind /boot/initrd.img-{release}
 echo
 echo "@harness boot"
 boot
@@ -148,9 +151,7 @@ def build_early_files(compression: str = "zstd") -> list[Entry]:
     first = _SAY.format(after="", word="initramfs")
     last = _SAY.format(after="udev", word="system")
     return [
-        build_file(
-            f"{_INITRAMFS}/conf.d/harness", _CONFIG.format(compression=compression).encode()
-        ),
+        build_file(f"{_INITRAMFS}/conf.d/harness", config.encode()),
         build_file(f"{_INITRAMFS}/hooks/harness", hook.encode(), 0o755),
         build_file(f"{_INITRAMFS}/scripts/init-top/harness", first.encode(), 0o755),
         build_file(f"{_INITRAMFS}/scripts/init-bottom/harness", last.encode(), 0o755),
@@ -158,11 +159,15 @@ def build_early_files(compression: str = "zstd") -> list[Entry]:
 
 
 def build_late_files(release: str, partition: str, image_root: str | None) -> list[Entry]:
-    """What is added to the installed system: the unit, its script and GRUB's configuration."""
+    """What is added to the installed system: the unit and GRUB's configuration."""
     config = build_grub_config(release, build_command_line(partition))
     return [
         build_file(f"etc/systemd/system/{UNIT}", build_unit(image_root).encode()),
         build_symlink(f"{_WANTS}/{UNIT}", f"/etc/systemd/system/{UNIT}"),
-        build_file(SYSTEM_SCRIPT, _SYSTEM.replace("UNIT", UNIT).encode(), 0o755),
         build_file("boot/grub/grub.cfg", config.encode()),
     ]
+
+
+def build_system_script() -> Entry:
+    """The script that prints systemd's view of the boot."""
+    return build_file(SYSTEM_SCRIPT, _SYSTEM.replace("UNIT", UNIT).encode(), 0o755)

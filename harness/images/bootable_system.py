@@ -13,7 +13,13 @@ from pathlib import Path
 from harness.errors import HostError
 from harness.images import apt
 from harness.images.archive import read_content, read_tar, write_tar
-from harness.images.bootable_files import IMAGE_ROOT, build_early_files, build_late_files
+from harness.images.bootable_files import (
+    IMAGE_ROOT,
+    SYSTEM_SCRIPT,
+    build_early_files,
+    build_late_files,
+    build_system_script,
+)
 from harness.images.build import run_mmdebstrap
 from harness.images.importer import read_folder
 from harness.images.model import Image
@@ -78,20 +84,18 @@ def build_system(
     folder ``scratch``. Raises HostError.
     """
     own = read_folder(base.tree, scratch)
+    beside = image.name != base.name
     progress(f"{image.name}: installing a kernel and systemd")
-    installed = install_packages(RECIPES[base.name], scratch)
-    release = find_release(installed)
-    tree = finish_tree(installed, base.tree / AGENT, _read_files(RECIPES[base.name]))
-    image_root = None if image.name == base.name else IMAGE_ROOT
-    for entry in build_late_files(release, partition, image_root):
-        tree[entry.path] = entry
-    before = list_packages(own)
-    if image_root is not None:
-        tree |= _read_beside(image, image_root, scratch)
-        before = {}
-    added = find_added(before, list_packages(tree))
-    changed = list_changed(own, tree) if image_root is None else ()
-    return System(tree, release, added, changed)
+    raw = install_packages(RECIPES[base.name], scratch)
+    release = find_release(raw)
+    for entry in build_late_files(release, partition, IMAGE_ROOT if beside else None):
+        raw[entry.path] = entry
+    if beside:
+        raw |= _read_beside(image, scratch)
+    tree = finish_tree(raw, base.tree / AGENT, _read_files(RECIPES[base.name]))
+    tree[SYSTEM_SCRIPT] = build_system_script()
+    added = find_added({} if beside else list_packages(own), list_packages(tree))
+    return System(tree, release, added, () if beside else list_changed(own, tree))
 
 
 def install_packages(recipe: Recipe, scratch: Path) -> dict[str, Entry]:
@@ -169,8 +173,9 @@ def _read_files(recipe: Recipe) -> dict[str, str]:
     return {path: text.replace("{suite}", suite) for path, text in recipe.files.items()}
 
 
-def _read_beside(image: Image, root: str, scratch: Path) -> dict[str, Entry]:
+def _read_beside(image: Image, scratch: Path) -> dict[str, Entry]:
     folder = scratch / "beside"
     folder.mkdir()
     tree = read_folder(image.tree, folder)
-    return {f"{root}/{path}": replace(entry, path=f"{root}/{path}") for path, entry in tree.items()}
+    moved = (replace(entry, path=f"{IMAGE_ROOT}/{path}") for path, entry in tree.items())
+    return {entry.path: entry for entry in moved}
