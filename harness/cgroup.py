@@ -303,10 +303,9 @@ def read_oom_kills(folders: Sequence[Path]) -> int:
     for folder in folders:
         for where, _, _ in os.walk(folder):
             with contextlib.suppress(OSError):
-                if (Path(where) / "memory.events.local").exists():
-                    count += _read_table(Path(where) / "memory.events.local")["oom_kill"]
-                else:
-                    count += _read_table(Path(where) / "memory.oom_control")["oom_kill"]
+                counted = Path(where) / "memory.events.local"
+                table = counted if counted.exists() else Path(where) / "memory.oom_control"
+                count += _read_table(table).get("oom_kill", 0)
     return count
 
 

@@ -8,18 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness import cgroup
+from harness.bisection import Bounds, Search, Step, describe_steps
 from harness.drivers.base import InstanceSpec
 from harness.errors import TrialError
-from harness.minimum import (
-    Bounds,
-    Search,
-    Step,
-    build_searches,
-    describe_steps,
-    find_exemption,
-    list_exempt,
-    run_search,
-)
+from harness.minimum import build_searches, find_exemption, list_exempt, run_search
 from harness.model import Kind, Measurement
 from harness.plan import ScheduledTrial
 from harness.plan_file import read_plan
@@ -188,6 +180,7 @@ def test_searches_are_for_every_workload_on_what_has_a_limit() -> None:
         "runc/memory=1GiB in memory.minimum: its memory limit is part of its name",
     ]
     assert find_exemption("namespace", FakeDriver(), grouped=False) is not None
+    assert find_exemption("vm-restore", FakeDriver("vm-restore", "vm"), grouped=True) is not None
     plain = replace(plan, minimum=False)
     assert build_searches(plain, drivers, 50, grouped=True) == []
     assert list_exempt(plain, drivers, grouped=True) == []
