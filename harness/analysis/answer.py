@@ -148,7 +148,13 @@ def _say_topic(results: Results, topic: Topic, workload: str) -> tuple[str, ...]
 
 
 def _is_told(results: Results, topic: Topic, platform: str) -> bool:
-    """A plain process has the image of the container: only its start and memory tell anything."""
+    """A plain process has the image of the container: only its start and memory tell anything.
+
+    Of a machine's variants, the table tells where the machine itself is there to be told of.
+    """
+    plain = platform.partition("/")[0]
+    if results.kinds[platform] == "vm" and plain != platform and plain in results.first_arms:
+        return False
     return results.kinds[platform] != "process" or topic.metric in ("startup.ready", "memory.pss")
 
 

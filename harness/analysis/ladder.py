@@ -143,7 +143,7 @@ def _build_phase_row(
         cells.append(
             Cell(format_share_of(total, fmean(answers)), words) if answers else Cell(ABSENT)
         )
-    return Row("phases, mean", tuple(cells))
+    return Row("phases, mean", tuple(cells), goes_on=True)
 
 
 def average(breakdowns: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -142,9 +142,7 @@ def _build_extra(
         for each in sorted(packages, key=lambda each: str(each.get("name")))
     ]
     caption = f"{len(packages)} package{plural} beyond the container image"
-    return Extras(
-        sentence, Table(caption, ("package", "version", "installed size"), tuple(rows)), changed
-    )
+    return Extras(sentence, Table(caption, ("package", "version", "size"), tuple(rows)), changed)
 
 
 def _format_size(value: object) -> str:

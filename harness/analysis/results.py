@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.analysis.aggregate import load_samples, summarise
+from harness.analysis.colours import assign_colours
 from harness.analysis.density import SOURCE as SERIES_METRIC
 from harness.analysis.density import fit_marginal
 from harness.analysis.minimum import list_minimum
@@ -55,7 +56,8 @@ class Results:
     """Everything a report is made of. Platforms and workloads stand in the order of the plan.
 
     ``arms`` are the A/A arms' ratios to their own platform. ``reference`` is the platform that
-    ratios refer to; None where nothing was measured. ``images`` are those of the workloads.
+    ratios refer to; None where nothing was measured. ``images`` are those of the workloads,
+    ``colours`` those of the platforms.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class Results:
     kinds: Mapping[str, Kind]
     accelerators: Mapping[str, str]
     images: Mapping[str, str]
+    colours: Mapping[str, str]
 
     def find(self, platform: str, workload: str, metric: str, phase: str = "") -> Figure | None:
         return self.figures.get((platform, workload, metric, phase))
@@ -136,6 +139,7 @@ def load_results(folder: Path) -> Results:
         kinds=kinds,
         accelerators=_find_accelerators(outcomes),
         images={outcome.workload: outcome.image for outcome in outcomes},
+        colours=assign_colours(platforms),
     )
 
 

@@ -34,11 +34,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row: its head (with the platform it belongs to, for its colour) and its cells."""
+    """A row: its head (with the platform it belongs to, for its colour) and its cells.
+
+    ``goes_on`` marks a row that belongs to the one above it.
+    """
 
     head: str
     cells: tuple[Cell, ...]
     platform: str = ""
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

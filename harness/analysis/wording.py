@@ -119,7 +119,7 @@ def describe_platform(results: Results, platform: str, *, quoted: bool = False) 
 def describe_accelerators(results: Results) -> str:
     """One phrase on what the virtual machines of a run ran on; empty without one.
 
-    Where they differ, each is named: ``Virtual machines: vm-a emulated (TCG); vm-b KVM``.
+    Where they differ, the fewer are named: ``Virtual machines: emulated (TCG), but vm-b: KVM``.
     """
     found: dict[str, list[str]] = {}
     for name in results.first_arms:
@@ -128,8 +128,9 @@ def describe_accelerators(results: Results) -> str:
             found.setdefault(words, []).append(name)
     if len(found) < 2:
         return "".join(f"Virtual machines: {words}" for words in found)
-    parts = (f"{', '.join(names)} {words}" for words, names in sorted(found.items()))
-    return f"Virtual machines: {'; '.join(parts)}"
+    (most, _), *others = sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    parts = (f"{', '.join(names)}: {words}" for words, names in others)
+    return f"Virtual machines: {most}, but {'; '.join(parts)}"
 
 
 def find_traits(results: Results, platform: str, milestones: Collection[str]) -> frozenset[str]:

@@ -1,18 +1,21 @@
 """Numbers in words."""
 
+import math
+
 import pytest
 
+from harness.analysis.colours import PLATFORM_COLOURS, SPARE_COLOURS, assign_colours
 from harness.analysis.plots.style import (
     INK,
     MARKERS,
     PAPER,
     PHASE_COLOURS,
-    PLATFORM_COLOURS,
-    find_colour,
     wrap_label,
 )
 from harness.analysis.results import Figure, Ratio
 from harness.analysis.wording import format_figure, format_number, format_ratio, format_share, quote
+from harness.model import MILESTONES, RESIDUAL
+from tests.unit.synthetic import MACHINES
 
 DARK = "#14181d"
 
@@ -78,9 +81,9 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("paper", [PAPER, DARK])
-@pytest.mark.parametrize("name", [*PLATFORM_COLOURS, "something-new"])
-def test_platform_colours_stand_out_on_light_and_dark_paper(name: str, paper: str) -> None:
-    assert contrast(find_colour(name), paper) >= 3
+@pytest.mark.parametrize("colour", [*PLATFORM_COLOURS.values(), *SPARE_COLOURS])
+def test_platform_colours_stand_out_on_light_and_dark_paper(colour: str, paper: str) -> None:
+    assert contrast(colour, paper) >= 3
 
 
 @pytest.mark.parametrize("colour", PHASE_COLOURS.values())
@@ -90,8 +93,62 @@ def test_phase_colours_stand_out(colour: str) -> None:
 
 
 def test_colours_are_the_platforms_own() -> None:
-    assert len(set(PLATFORM_COLOURS.values())) == len(PLATFORM_COLOURS)
-    assert find_colour("namespace#2") == find_colour("namespace")
-    assert find_colour("mine") == find_colour("mine")
+    every = [*PLATFORM_COLOURS.values(), *SPARE_COLOURS]
+    assert len(set(every)) == len(every)
+    names = ["namespace", "namespace#2", "mine", *MACHINES]
+    found = assign_colours(names)
+    assert found["namespace#2"] == found["namespace"]
+    assert found["mine"] == assign_colours(["mine"])["mine"]
+    assert len(set(found.values())) == len(names) - 1
     assert len(set(MARKERS.values())) == len(MARKERS)
     assert contrast(INK, PAPER) >= 7
+
+
+# Machado, Oliveira and Fernandes (IEEE TVCG 15, 2009), complete loss of one kind of cone.
+EYES = {
+    "all cones": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "no red": ((0.1523, 1.0526, -0.2049), (0.1145, 0.7863, 0.0992), (-0.0039, -0.0481, 1.0520)),
+    "no green": ((0.3673, 0.8606, -0.2280), (0.2801, 0.6725, 0.0474), (-0.0118, 0.0429, 0.9689)),
+    "no blue": ((1.2555, -0.0767, -0.1788), (-0.0784, 0.9308, 0.1476), (0.0047, 0.6914, 0.3039)),
+}
+NEIGHBOURS = [
+    ("created", "init"), ("created", "started"), ("started", "init"), ("created", "kernel"),
+    ("created", "loader"), ("loader", "kernel"), ("kernel", "init"), ("kernel", "initramfs"),
+    ("initramfs", "system"), ("system", "init"), ("init", "exec"), ("exec", "ready"),
+    ("ready", "response"),
+]  # fmt: skip
+
+
+def see(colour: str, eye: str) -> tuple[float, float, float]:
+    """CIE L*a*b* of a colour as an eye sees it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    red, green, blue = (
+        min(1.0, max(0.0, sum(a * b for a, b in zip(row, linear, strict=True))))
+        for row in EYES[eye]
+    )
+    x, y, z = (
+        value ** (1 / 3) if value > 0.008856 else 7.787 * value + 16 / 116
+        for value in (
+            (0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.9505,
+            0.2126 * red + 0.7152 * green + 0.0722 * blue,
+            (0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.089,
+        )
+    )
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("pair", NEIGHBOURS)
+def test_neighbouring_phases_differ_to_every_eye(pair: tuple[str, str], eye: str) -> None:
+    one, other = (see(PHASE_COLOURS[name], eye) for name in pair)
+    assert math.dist(one, other) >= 25
+
+
+def test_every_milestone_has_a_colour() -> None:
+    assert set(PHASE_COLOURS) == {*MILESTONES[1:-1], RESIDUAL}
+
+
+def test_a_long_variant_is_broken_at_its_options() -> None:
+    text = "vm-direct/disk=erofs/upper=tmpfs, emulated (TCG)"
+    assert wrap_label(text) == "vm-direct/disk=erofs/\nupper=tmpfs\nemulated (TCG)"

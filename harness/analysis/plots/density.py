@@ -12,7 +12,6 @@ from harness.analysis.plots.style import (
     MUTED,
     PAPER,
     Drawing,
-    find_colour,
     finish,
     start_figure,
 )
@@ -56,7 +55,7 @@ def _draw_series(
 ) -> None:
     slope = results.find(platform, workload, METRIC)
     assert slope is not None
-    colour = find_colour(platform)
+    colour = results.colours[platform]
     count = steps["instances"].to_numpy(dtype=float)
     fall = (steps["value"].max() - steps["value"].to_numpy(dtype=float)) / 2**20
     middle = float(np.median(fall - slope.median / 2**20 * count))

@@ -12,8 +12,9 @@ from harness.analysis.plots.style import (
     MUTED,
     PAPER,
     Drawing,
-    find_colour,
+    count_columns,
     finish,
+    legend_height,
     start_figure,
 )
 from harness.analysis.results import Results
@@ -38,12 +39,15 @@ def draw_drift(results: Results) -> Drawing | None:
     ready["arm"] = ready["platform"].astype(str)
     workloads = [each for each in results.workloads if (ready["workload"] == each).any()]
     name = "drift"
-    with start_figure(name, len(workloads), 1.4 + 1.6 * len(workloads)) as (figure, panels):
+    names = [describe_platform(results, each) for each in results.platforms]
+    height = 1.2 + 1.6 * len(workloads) + legend_height(names)
+    with start_figure(name, len(workloads), height) as (figure, panels):
         for axes, workload in zip(panels, workloads, strict=True):
             _draw_strip(axes, results, workload, ready[ready["workload"] == workload])
         panels[-1].set_xlabel("minutes since the first measured start")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+        columns = count_columns(labels)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         machines = describe_accelerators(results)
         return finish(
             figure, name, "Did the host stay the same?",
@@ -63,7 +67,7 @@ def _draw_strip(axes: Axes, results: Results, workload: str, rows: "object") -> 
         if part.empty:
             continue
         sns.scatterplot(
-            data=part, x="minutes", y="relative", ax=axes, color=find_colour(platform), s=26,
+            data=part, x="minutes", y="relative", ax=axes, color=results.colours[platform], s=26,
             marker=MARKERS[results.kinds[platform]], edgecolor=PAPER, linewidth=0.5, zorder=3,
             label=describe_platform(results, platform), rasterized=len(rows) > _MANY, legend=False,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Memory, disk and what must be moved: bytes as points with their intervals, on log axes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -11,11 +11,11 @@ from harness.analysis.plots.style import (
     INK,
     PAPER,
     Drawing,
-    find_colour,
     find_marker,
     finish,
     is_second_arm,
     label_platforms,
+    row_height,
     say_log,
     set_log_axis,
     start_figure,
@@ -28,6 +28,7 @@ from harness.analysis.wording import (
     describe_platform,
     format_figure,
 )
+from harness.model import Kind
 from harness.store.names import safe_name
 
 MEMORY = {
@@ -83,7 +84,7 @@ def _draw_panels(
 ) -> Drawing | None:
     if not panels:
         return None
-    height = 1.1 + sum(0.34 * len(panel.rows) + 0.62 for panel in panels)
+    shares = [_panel_height(results, panel) for panel in panels]
     positive = [
         value
         for panel in panels
@@ -91,7 +92,7 @@ def _draw_panels(
         for value in (figure.low, figure.high)
         if value > 0
     ]
-    with start_figure(name, len(panels), height) as (figure, axes):
+    with start_figure(name, len(panels), 1.1 + sum(shares), shares) as (figure, axes):
         step = 4.0
         for each, panel in zip(axes, panels, strict=True):
             _draw_points(each, results, panel, min(positive))
@@ -110,13 +111,17 @@ def _draw_panels(
         )  # fmt: skip
 
 
+def _panel_height(results: Results, panel: Panel) -> float:
+    return 0.62 + max(row_height(results, name, 0.34) for name in panel.rows) * len(panel.rows)
+
+
 def _draw_points(axes: Axes, results: Results, panel: Panel, left: float) -> None:
     for row, (platform, figure) in enumerate(panel.rows.items()):
         if figure.low > 0:
             draw_interval(axes, figure, row)
             axes.plot(
                 figure.median, row, find_marker(results, platform), ms=8, zorder=5,
-                color=find_colour(platform), mec=PAPER, mew=1,
+                color=results.colours[platform], mec=PAPER, mew=1,
                 alpha=0.6 if is_second_arm(platform) else 1.0,
             )  # fmt: skip
         axes.annotate(
@@ -161,30 +166,24 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
     if not shipments:
         return None
     name = f"portability-{safe_name(workload)}"
-    with start_figure(name, 1, 1.35 + 0.42 * len(shipments)) as (figure, panels):
-        axes = panels[0]
+    labels = [_name_shipment(results, each) for each in shipments]
+    heights = [max(0.42, 0.155 * (label.count("\n") + 1) + 0.06) for label in labels]
+    with start_figure(name, 1, 1.35 + max(heights) * len(shipments)) as (figure, panels):
+        axes, firsts = panels[0], _find_firsts(results, shipments)
         for row, each in enumerate(shipments):
-            colour = find_colour(_choose_colour(results, each))
+            colour = results.colours[firsts[_find_kind(results, each)]]
             axes.barh(row, each.figure.median / 2**20, height=0.58, color=colour, zorder=2)
             axes.annotate(
                 format_figure(each.figure), (each.figure.median / 2**20, row), xytext=(7, 0),
                 textcoords="offset points", va="center", fontsize=8.5, color=INK,
             )  # fmt: skip
-        labels = [_name_shipment(results, each) for each in shipments]
         axes.set_yticks(range(len(shipments)), labels)
         axes.set_ylim(len(shipments) - 0.4, -0.6)
         axes.set_xlim(0, 1.28 * max(each.figure.median for each in shipments) / 2**20)
         axes.set_xlabel("MiB to transfer, linear from zero")
         machines = describe_accelerators(results)
         head = f"{machines}. " if machines else ""
-        firsts = dict.fromkeys(_choose_colour(results, each) for each in shipments)
-        keys = [
-            Line2D(
-                [], [], ls="", marker="s", ms=8, color=find_colour(first),
-                label=_name_kind(results, first),
-            )
-            for first in firsts
-        ]  # fmt: skip
+        keys = _build_kind_keys(results, shipments)
         figure.legend(handles=keys, loc="outside lower center", ncols=len(keys))
         return finish(
             figure, name, f"To a host that has nothing: image {results.images[workload]}",
@@ -203,19 +202,47 @@ def _choose_colour(results: Results, shipment: Shipment) -> str:
     return next(iter([*others, *shipment.platforms]))
 
 
+def _find_kind(results: Results, shipment: Shipment) -> Kind:
+    return results.kinds[_choose_colour(results, shipment)]
+
+
+def _find_firsts(results: Results, shipments: Sequence[Shipment]) -> dict[Kind, str]:
+    """The platform whose colour stands for a kind in this figure: the first of it."""
+    firsts: dict[Kind, str] = {}
+    for each in shipments:
+        firsts.setdefault(_find_kind(results, each), _choose_colour(results, each))
+    return firsts
+
+
+def _build_kind_keys(results: Results, shipments: Sequence[Shipment]) -> list[Line2D]:
+    return [
+        Line2D(
+            [], [], ls="", marker="s", ms=8, color=results.colours[first],
+            label=_name_kind(results, kind, shipments),
+        )
+        for kind, first in _find_firsts(results, shipments).items()
+    ]  # fmt: skip
+
+
 def _name_shipment(results: Results, shipment: Shipment) -> str:
     """A packing above those that travel in it, and what they ran on."""
     first, *others = shipment.platforms
     names = f"{' + '.join(shipment.platforms)}"
     if len(names) > 40 and others:
         names = f"{first} + {len(others)} more"
-    accelerators = {results.accelerators.get(name, "") for name in shipment.platforms}
-    words = (describe_accelerator(each) for each in sorted(accelerators))
-    return wrap_label(", ".join([shipment.packing, names, *filter(None, words)]))
+    words = _describe_all(results, shipment.platforms)
+    return wrap_label(", ".join(filter(None, [shipment.packing, names, words])))
 
 
-def _name_kind(results: Results, platform: str) -> str:
+def _describe_all(results: Results, platforms: Iterable[str]) -> str:
+    """``emulated (TCG)``, or ``KVM; emulated (TCG)`` where they differ."""
+    found = {describe_accelerator(results.accelerators.get(name, "")) for name in platforms}
+    return "; ".join(sorted(found - {""}))
+
+
+def _name_kind(results: Results, kind: Kind, shipments: Sequence[Shipment]) -> str:
     kinds = {"vm": "virtual machines", "container": "containers", "sandbox": "sandboxes"}
-    kind = kinds.get(results.kinds[platform], "plain processes")
-    accelerator = describe_accelerator(results.accelerators.get(platform, ""))
-    return f"{kind}, {accelerator}" if accelerator else kind
+    shown = [each for each in shipments if _find_kind(results, each) == kind]
+    accelerators = _describe_all(results, [name for each in shown for name in each.platforms])
+    words = kinds.get(kind, "plain processes")
+    return f"{words}, {accelerators}" if accelerators else words

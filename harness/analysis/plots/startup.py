@@ -1,5 +1,6 @@
 """Startup in three views: milestones on a log axis, phases on a linear one, and the ECDF."""
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,12 @@ from harness.analysis.plots.style import (
     PAPER,
     PHASE_COLOURS,
     Drawing,
-    find_colour,
+    count_columns,
     find_marker,
     finish,
     is_second_arm,
     label_platforms,
+    legend_height,
     say_log,
     set_linear_axis,
     set_log_axis,
@@ -112,7 +114,8 @@ def draw_milestones(results: Results) -> Drawing | None:
         panels[-1].set_xlabel(f"time since the request, {say_log(step)}")
         names = list(dict.fromkeys(s.milestone for _, st in chosen for t in st.values() for s in t))
         keys = [_build_dot(each) for each in sorted(names, key=_SHOWN.index) if each != "ready"]
-        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5)
+        columns = count_columns([str(each.get_label()) for each in keys])
+        figure.legend(handles=keys, loc="outside lower center", ncols=columns, fontsize=8.5)
         return finish(
             figure, name, "From the request to ready",
             f"{_describe(results, chosen)} A dot is a milestone at its median time since the "
@@ -123,7 +126,7 @@ def draw_milestones(results: Results) -> Drawing | None:
 
 def _draw_tracks(axes: Axes, results: Results, workload: str, stops: dict[str, list[Stop]]) -> None:
     for row, (platform, chain) in enumerate(stops.items()):
-        colour = find_colour(platform)
+        colour = results.colours[platform]
         alpha = 0.55 if is_second_arm(platform) else 1.0
         times = [stop.seconds for stop in chain]
         axes.plot(times, [row] * len(times), color=colour, lw=2.2, alpha=alpha * 0.55, zorder=2)
@@ -146,7 +149,14 @@ def _draw_headline(
     marker = find_marker(results, platform)
     draw_interval(axes, figure, row)
     axes.plot(
-        figure.median, row, marker, ms=8.5, color=find_colour(platform), mec=PAPER, mew=1, zorder=5
+        figure.median,
+        row,
+        marker,
+        ms=8.5,
+        color=results.colours[platform],
+        mec=PAPER,
+        mew=1,
+        zorder=5,
     )
     axes.annotate(
         format_figure(figure), (max(right, figure.high), row), xytext=(9, 0), zorder=6,
@@ -172,7 +182,7 @@ def draw_phases(results: Results) -> Drawing | None:
         return None
     name = "startup-linear"
     rows = [len(stops) for _, stops in chosen]
-    legend = 1.6 if _has_machine(results, chosen) else 0.0
+    legend = 1.8 if _has_machine(results, chosen) else 0.0
     height = 1.5 + legend + sum(0.46 * count + 0.7 for count in rows)
     with start_figure(name, len(chosen), height) as made:
         figure, panels = made
@@ -186,7 +196,7 @@ def draw_phases(results: Results) -> Drawing | None:
             if phase in used
         ]
         columns = 1 if _has_machine(results, chosen) else len(keys)
-        figure.legend(handles=keys, loc="outside lower left", ncols=columns, fontsize=8.5)
+        figure.legend(handles=keys, loc="outside lower center", ncols=columns, fontsize=8.5)
         return finish(
             figure, name, "The same starts in true proportion",
             f"{_describe(results, chosen)} A bar's parts are the phases, each named by the "
@@ -210,7 +220,8 @@ def _name_phase(results: Results, chosen: Chosen, phase: str) -> str:
         for platform, chain in stops.items()
         if any(stop.phase == phase for stop in chain)
     )
-    return f"{name}: {'; '.join(filter(None, words))}".removesuffix(": ")
+    label = f"{name}: {'; '.join(filter(None, words))}".removesuffix(": ")
+    return textwrap.fill(label, 92, subsequent_indent="    ")
 
 
 def _draw_bars(axes: Axes, results: Results, workload: str, stops: dict[str, list[Stop]]) -> None:
@@ -246,7 +257,9 @@ def draw_ecdf(results: Results) -> Drawing | None:
     if not workloads:
         return None
     name = "startup-ecdf"
-    with start_figure(name, len(workloads), 1.3 + 2.3 * len(workloads)) as (figure, panels):
+    names = [describe_platform(results, each) for each in results.platforms]
+    height = 1.1 + 2.3 * len(workloads) + legend_height(names)
+    with start_figure(name, len(workloads), height) as (figure, panels):
         step = 10.0
         for axes, workload in zip(panels, workloads, strict=True):
             rows = ready[ready["workload"] == workload]
@@ -255,7 +268,8 @@ def draw_ecdf(results: Results) -> Drawing | None:
         panels[-1].set_xlabel(f"time from the request to ready, {say_log(step)}")
         shown = [p for p in results.platforms if (ready["platform"] == p).any()]
         keys = [_build_line(results, each) for each in shown]
-        figure.legend(handles=keys, loc="outside lower center", ncols=min(3, len(keys)))
+        columns = count_columns([str(each.get_label()) for each in keys])
+        figure.legend(handles=keys, loc="outside lower center", ncols=columns)
         most = int(ready.groupby(["platform", "workload"], observed=True).size().max())
         return finish(
             figure, name, "Every start, not only the middle one",
@@ -272,7 +286,7 @@ def _draw_steps(axes: Axes, results: Results, workload: str, rows: pd.DataFrame)
         if values.empty:
             continue
         sns.ecdfplot(
-            x=values, ax=axes, color=find_colour(platform), lw=2,
+            x=values, ax=axes, color=results.colours[platform], lw=2,
             ls="--" if is_second_arm(platform) else "-",
         )  # fmt: skip
         times = np.array(axes.lines[-1].get_xdata(), dtype=float)
@@ -290,7 +304,7 @@ def _draw_steps(axes: Axes, results: Results, workload: str, rows: pd.DataFrame)
 
 def _build_line(results: Results, platform: str) -> Line2D:
     return Line2D(
-        [], [], lw=2, color=find_colour(platform), ls="--" if is_second_arm(platform) else "-",
+        [], [], lw=2, color=results.colours[platform], ls="--" if is_second_arm(platform) else "-",
         label=describe_platform(results, platform),
     )  # fmt: skip
 

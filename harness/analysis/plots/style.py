@@ -1,15 +1,13 @@
 """The house style of every figure: one colour and one marker per platform, everywhere.
 
-Colours keep a contrast of 3:1 to white paper and to dark paper, and differ in lightness as well
-as in hue; the marker says the kind, so that colour is never the only key. Figures are drawn in
+The marker says the kind, so that colour is never the only key. Figures are drawn in
 fixed inks; on the page, the inks are replaced by the page's own, so that they follow dark mode.
 The same data gives the same bytes: no dates, no random ids.
 """
 
 import io
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,28 +20,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.results import Results
 from harness.analysis.wording import describe_platform
-from harness.model import AA_SUFFIX, base_platform
+from harness.model import AA_SUFFIX
 from harness.units import format_value
 
 INK, MUTED, RULE, PAPER = "#1b2026", "#5c6670", "#d9dee3", "#ffffff"
 WIDTH = 7.6
 _LABEL = 26
 """Characters in a line of a platform's label."""
-
-PLATFORM_COLOURS = {
-    "process": "#6f7b8a",
-    "namespace": "#1a7fc1",
-    "crun": "#159a86",
-    "runc": "#4b8f29",
-    "gvisor": "#8a7d12",
-    "podman": "#7d6fd0",
-    "docker": "#4f6fdc",
-    "vm-direct": "#d55e00",
-    "vm-microvm": "#b8529a",
-    "vm-disk": "#b04a3c",
-    "vm-restore": "#a8741a",
-}
-_OTHERS = ("#c2410c", "#0e8a9a", "#9a5bd0", "#5f8a10", "#c0437a", "#3f7f6b")
+_LEGEND = 112
+"""Characters in a line of a legend, its keys included."""
+_LINE = 0.155
+"""Inches from one line of a label to the next."""
 
 PHASE_COLOURS = {
     "created": "#4195e8",
@@ -112,11 +99,16 @@ class Drawing:
 
 
 @contextmanager
-def start_figure(name: str, panels: int, height: float) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``panels`` axes, one above the other, in the house style; freed at the end."""
+def start_figure(
+    name: str, panels: int, height: float, shares: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``panels`` axes, one above the other, in the house style; freed at the end.
+
+    ``height`` is in inches; ``shares`` are the relative heights of the panels.
+    """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, height))
-        axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
+        axes = figure.subplots(panels, 1, squeeze=False, height_ratios=shares)[:, 0]
         yield figure, list(axes)
 
 
@@ -133,13 +125,6 @@ def _clean_svg(data: bytes) -> bytes:
     """Trailing spaces and the metadata block say nothing."""
     text = re.sub(rb"<metadata>.*?</metadata>\s*", b"", data, flags=re.DOTALL)
     return re.sub(rb"[ \t]+\n", b"\n", text)
-
-
-def find_colour(platform: str) -> str:
-    """The platform's colour; an unknown one gets the same out of a spare set every time."""
-    base = base_platform(platform)
-    spare = _OTHERS[zlib.crc32(base.encode("utf-8", "replace")) % len(_OTHERS)]
-    return PLATFORM_COLOURS.get(base, spare)
 
 
 def find_marker(results: Results, platform: str) -> str:
@@ -178,6 +163,24 @@ def _break_options(name: str) -> list[str]:
             lines.append("")
         lines[-1] += word
     return lines
+
+
+def row_height(results: Results, platform: str, least: float) -> float:
+    """Inches that a platform's row needs among others of two lines, and at least ``least``."""
+    lines = wrap_label(describe_platform(results, platform)).count("\n") + 1
+    return max(least, _LINE * (lines + 2) / 2 + 0.03)
+
+
+def count_columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend fit beside each other."""
+    longest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), _LEGEND // (longest + 9)))
+
+
+def legend_height(labels: Sequence[str]) -> float:
+    """Inches that a legend in `count_columns` takes."""
+    lines = [label.count("\n") + 1 for label in labels]
+    return 0.19 * -(-sum(lines) // count_columns(labels))
 
 
 def set_log_axis(axes: Axes, low: float, high: float, unit: str) -> float:

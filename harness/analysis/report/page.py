@@ -1,6 +1,6 @@
 """The content of a report, in order, as plain data: what the templates then only lay out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis import ladder, machines, method, tables
@@ -44,6 +44,7 @@ class Page:
     """A whole report."""
 
     run_id: str
+    colours: Mapping[str, str]
     title: str
     summary: str
     emulated: str
@@ -70,6 +71,7 @@ def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
     )  # fmt: skip
     return Page(
         run_id=str(results.manifest["run_id"]),
+        colours=results.colours,
         title="Container or virtual machine?",
         summary=method.build_summary_line(results),
         emulated=describe_accelerators(results),

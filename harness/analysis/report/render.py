@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from harness.analysis.answer import build_answer, build_headline, find_workload
 from harness.analysis.plots import Drawing, draw_figures, write_figures
-from harness.analysis.plots.style import INK, MUTED, PAPER, RULE, find_colour
+from harness.analysis.plots.style import INK, MUTED, PAPER, RULE
 from harness.analysis.report.page import Page, build_page
 from harness.analysis.results import load_results
 from harness.analysis.tables import Table, build_glance
@@ -122,14 +122,21 @@ def _load_templates() -> Environment:
     environment.filters["md"] = escape_markdown
     environment.filters["quote"] = quote
     environment.filters["cell"] = escape_cell
-    environment.globals.update(inline=inline_svg, colour=find_colour)
+    environment.globals.update(inline=inline_svg)
     return environment
 
 
 def mark_up(text: str) -> Markup:
-    """HTML of a sentence: escaped, with code spans; a number keeps its unit beside it."""
+    """HTML of a sentence: escaped, with code spans; a number keeps its unit beside it.
+
+    A long name in a code span may be broken after its slashes.
+    """
     kept = _UNIT.sub("\N{NO-BREAK SPACE}", str(escape(text)))
-    return Markup(_CODE.sub(r"<code>\1</code>", kept))
+    return Markup(_CODE.sub(_mark_code, kept))
+
+
+def _mark_code(span: re.Match[str]) -> str:
+    return f"<code>{re.sub(r'/(?=.)', '/<wbr>', span[1])}</code>"
 
 
 def escape_markdown(text: str) -> str:
