@@ -17,7 +17,7 @@ from harness.cli import harness
 from harness.drivers import PLATFORMS, load_driver
 from harness.drivers.base import Toolbox
 from harness.inputs import find_meta, format_toml
-from harness.metrics import METRICS
+from harness.metrics import METRICS, PHASE_WORDS
 from harness.plan_file import PlanKeys, VariantKeys
 from harness.workloads import WorkloadKeys, list_workloads, read_workload
 
@@ -149,6 +149,13 @@ def build_metrics_table() -> str:
     return build_table(("metric", "unit", "better", "what it is", "how it is got"), rows)
 
 
+def build_phases_table() -> str:
+    rows = [
+        (f"`{name}`", f"`{where}`" if where else "–", words) for name, where, words in PHASE_WORDS
+    ]
+    return build_table(("phase", "where", "what happens"), rows)
+
+
 def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
@@ -164,6 +171,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "platforms": build_platforms_table,
     "workloads": build_workloads_table,
     "metrics": build_metrics_table,
+    "phases": build_phases_table,
 }
 
 
