@@ -33,6 +33,7 @@ seen["version"] = tree.version
 seen["back"] = open("/proc/self/cgroup").read().strip()
 seen["processes"] = module.read_processes(folders) == (child.pid,)
 seen["max"] = (folders[0] / "memory.max").read_text().strip()
+seen["limit"] = module.read_memory_limit(folders)
 seen["quota"] = (folders[0] / "cpu.max").read_text().strip()
 time = module.read_cpu_time(folders)
 seen["cpu"] = time.total > 0 and abs(time.total - time.user - time.system) < 0.01
@@ -40,6 +41,7 @@ charge = module.read_memory(folders)
 seen["memory"] = 0 < charge.anon + charge.file + charge.kernel <= charge.total + (1 << 20)
 hog = "import os; open('%s/cgroup.procs', 'w').write('0'); b'x' * (100 << 20)" % folders[0]
 seen["killed"] = subprocess.run([sys.executable, "-c", hog], stderr=subprocess.DEVNULL).returncode
+seen["kills"] = module.read_oom_kills(folders)
 module.kill_processes(folders)
 seen["child"] = child.wait(10)
 seen["left"] = module.remove(folders) + module.remove(tree.roots)
@@ -85,10 +87,12 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
         "back": "0::/",
         "processes": True,
         "max": str(64 << 20),
+        "limit": 64 << 20,
         "quota": "50000 100000",
         "cpu": True,
         "memory": True,
         "killed": -9,
+        "kills": 1,
         "child": -9,
         "left": [],
     }
