@@ -3,7 +3,8 @@
 from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
-from harness.analysis.plots.startup import draw_ecdf, draw_milestones, draw_phases
+from harness.analysis.plots.spread import draw_ecdf
+from harness.analysis.plots.startup import draw_milestones, draw_phases
 from harness.analysis.plots.style import Drawing
 from harness.analysis.results import Results
 from harness.store.names import write_atomically
