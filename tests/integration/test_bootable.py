@@ -1,6 +1,7 @@
 """A bootable disk of `tiny`, built for real: what is on it, and one boot by each firmware."""
 
 import contextlib
+import filecmp
 import json
 import shutil
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.images import bootable
 from harness.images.bootable import find_disk, require_disk
 from harness.images.bootable_disk import SECTOR
 from harness.images.bootable_files import OEM_PREFIX
@@ -72,6 +74,17 @@ def test_a_built_disk_is_found_again(tiny_image: Image, disk: Disk) -> None:
     assert find_disk(tiny_image) == disk
     assert disk.image_digest == tiny_image.digest
     assert disk.extra_bytes > 100 << 20
+
+
+def test_a_second_build_gives_the_same_bytes(
+    tiny_image: Image, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootable, "disks_dir", lambda: tmp_path)
+    again = require_disk(tiny_image, print)
+    assert again.folder != disk.folder
+    assert again.digest == disk.digest
+    for name, packing in disk.packings.items():
+        assert filecmp.cmp(again.packings[name].path, packing.path, shallow=False), name
 
 
 def test_three_partitions_in_a_table_that_sfdisk_accepts(
