@@ -60,8 +60,8 @@ def build_measures(run_id: str, image: Image, starter: Path) -> Mapping[str, Mea
     measures: dict[str, Measure] = {}
     for name in ENGINES:
         driver = load_driver(name, toolbox)
-        _RUNNING.enter_context(driver.start_run([image]))
         rig = Rig(run_id, scratch, image, driver)
+        _RUNNING.enter_context(driver.start_run([rig.build_spec("first")]))
         measures[name] = rig.time_harness
         measures[f"{name}.hand"] = rig.time_by_hand
         if isinstance(driver, DockerDriver):
@@ -81,7 +81,7 @@ class Rig:
         self.mounting = 0.0
         """Seconds that the mount of a bundle's root took: the harness has it in its window."""
 
-    def _build_spec(self, number: int, way: str) -> InstanceSpec:
+    def build_spec(self, number: int, way: str) -> InstanceSpec:
         name = f"{self.driver.name}-{way}{number}"
         folder = self.scratch / name
         folder.mkdir()
@@ -98,7 +98,7 @@ class Rig:
 
     def time_harness(self, number: int) -> float:
         """`startup.ready` and the time to stop, as a trial has them, without what lies between."""
-        spec = self._build_spec(number, "h")
+        spec = self.build_spec(number, "h")
         with self.driver.start_instance(spec) as instance:
             instance.wait_ready()
             stamps = dict(instance.milestones)
@@ -110,7 +110,7 @@ class Rig:
         return (stamps["ready"] - stamps["request"] + end - asked) / 1e9
 
     def time_by_hand(self, number: int) -> float:
-        spec = self._build_spec(number, "c")
+        spec = self.build_spec(number, "c")
         layout = Layout.of(spec)
         layout.make()
         helpers = cgroup.start_child(spec.cgroups, HELPERS)

@@ -180,13 +180,13 @@ def _find_lab_fault() -> str | None:
 def check_accelerator() -> AcceleratorCheck:
     """Prove the accelerator with the guest kernel, if that was built already."""
     try:
-        from harness.drivers.accelerator import prove_accelerator
+        from harness.drivers.accelerator import build_direct_guest, prove_accelerator
         from harness.images.kernel import find_guest_kernel
 
         kernel = find_guest_kernel()
         if kernel is None:
             return AcceleratorCheck(None, False, "the guest kernel is not built yet: a run does it")
-        proof = prove_accelerator(kernel)
+        proof = prove_accelerator(build_direct_guest(kernel))
     except ImportError as error:
         return AcceleratorCheck(None, False, _describe_import(error))
     except HarnessError as error:

@@ -3,9 +3,11 @@
 Sources: unshare(2), mount(2), umount2(2), prctl(2), mincore(2).
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -18,6 +20,7 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
@@ -50,6 +53,18 @@ def mount(source: str, target: Path | str, kind: str, flags: int = 0, options: s
 def unmount(target: Path | str) -> None:
     """Detach a mount, now or as soon as it is unused; raises OSError."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH), str(target))
+
+
+@contextlib.contextmanager
+def read_only_view(source: Path, target: Path) -> Iterator[None]:
+    """``source`` at the new folder ``target``, as long as it lasts; nobody can write there."""
+    target.mkdir()
+    mount(str(source), target, "", MS_BIND)
+    try:
+        mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV)
+        yield
+    finally:
+        unmount(target)
 
 
 def set_dumpable() -> None:

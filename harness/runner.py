@@ -36,6 +36,7 @@ _NANOSECONDS = 1_000_000_000
 _RESPONSE_S = 10.0
 _ROUND_TRIPS = 15
 _FREE_LEAST = 64 << 20
+_STOP_PHASES = {"ended": "end", "released": "libvirt", "destroyed": "destroy"}
 _KEPT = ("*.log", "*.xml", "config.json")
 """What is kept of a failed trial's folder: what was printed, and what an instance was made from."""
 
@@ -166,6 +167,7 @@ class _Trial:
     spec: InstanceSpec
     bench: Bench
     notes: Notes
+    ends: Mapping[str, int] = field(default_factory=dict)
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
@@ -208,8 +210,10 @@ class _Trial:
             self.bench.sleep(self.bench.settle)
             self.notes.measurements += build_start_rows(instance.milestones, cpu)
             self.notes.measurements += self._read_settled(instance, available)
+            self.notes.details.update(instance.read_evidence())
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
+            self.ends = instance.ends
 
     def _request_response(self, instance: Instance) -> None:
         """Send the workload's request at once after ``ready``; the answer is a milestone."""
@@ -243,8 +247,7 @@ class _Trial:
         self.notes.milestones["stopped"] = stamp
         requested = self.notes.details.pop("stop_requested")
         assert isinstance(requested, int)
-        seconds = (stamp - requested) / _NANOSECONDS
-        self.notes.measurements.append(Measurement("startup.stopped", seconds))
+        self.notes.measurements += build_stop_rows(requested, stamp, self.ends)
         if left:
             self.notes.marks.append("left-behind")
             self.notes.details["left"] = list(left)
@@ -270,6 +273,25 @@ def build_start_rows(milestones: Mapping[str, int], cpu: Mapping[str, float]) ->
         phases["response"] = seconds("ready", "response")
     rows += [Measurement("startup.phase", value, phase) for phase, value in phases.items()]
     rows += [Measurement("startup.cpu", value, phase) for phase, value in cpu.items()]
+    return rows
+
+
+def build_stop_rows(requested: int, stopped: int, ends: Mapping[str, int]) -> list[Measurement]:
+    """The time to stop, and its phases where the instance ends in steps; stamps in ns.
+
+    ``end`` is the instance's own, ``libvirt`` and ``destroy`` are what follows, and they sum with
+    ``residual`` to the whole.
+    """
+    rows = [Measurement("startup.stopped", (stopped - requested) / _NANOSECONDS)]
+    last = requested
+    for name, phase in _STOP_PHASES.items():
+        if name in ends:
+            stamp = min(max(ends[name], last), stopped)
+            rows.append(Measurement("startup.stop_phase", (stamp - last) / _NANOSECONDS, phase))
+            last = stamp
+    if ends:
+        rest = (stopped - last) / _NANOSECONDS
+        rows.append(Measurement("startup.stop_phase", rest, "residual"))
     return rows
 
 

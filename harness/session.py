@@ -10,18 +10,20 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from harness import __version__, cgroup, host, lab
 from harness.density import CONTAINER_FACTOR, run_density
 from harness.drivers import load_driver
-from harness.drivers.base import Driver, Toolbox
+from harness.drivers.base import Driver, InstanceSpec, Toolbox
 from harness.errors import HostError, InputError
-from harness.images.catalog import require_image
+from harness.images.bootable import require_disk
+from harness.images.catalog import require_image, require_packing
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
+from harness.images.pack import EXTRA_PATHS
 from harness.images.programs import build_programs
 from harness.minimum import build_searches, list_exempt, run_search
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
@@ -37,9 +39,11 @@ from harness.plan import (
 from harness.probes import disk, memory, portability
 from harness.runner import Bench, build_spec, run_schedule
 from harness.store import Store, read_manifest
+from harness.variants import parse_variant
 
 LOGS = "logs"
 _VM_PREFIX = "vm-"
+_FROM_DISK = "vm-disk"
 
 
 class Listener(Protocol):
@@ -107,7 +111,12 @@ def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
     """Build whatever the plan needs and the cache has not; needs the host's network."""
     build_programs()
     for name in sorted({workload.image for workload in plan.workloads}):
-        require_image(name, say)
+        image = require_image(name, say)
+        for variant in map(parse_variant, plan.platforms):
+            if variant.options.disk in EXTRA_PATHS:
+                require_packing(name, str(variant.options.disk), say)
+            if variant.base == _FROM_DISK:
+                require_disk(image, say)
     if _needs_kernel(plan):
         require_guest_kernel(say)
     return 0
@@ -127,29 +136,29 @@ def _measure(order: Order, listener: Listener) -> int:
     tree = cgroup.find_tree(order.run_id)
     toolbox = build_toolbox(order, scratch, listener.say)
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
+    bench = build_bench(order, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
-        left_out += start_engines(order, drivers, engines)
+        left_out += start_engines(order, drivers, bench, engines)
         left_out += list_unreachable(plan, drivers)
         left_out += list_exempt(plan, drivers, grouped=tree is not None)
         for line in left_out:
             listener.say(f"left out: {line}")
-        bench = build_bench(order, drivers, scratch, tree)
-        _run_trials(order, bench, toolbox, left_out, listener)
+        ready = replace(bench, drivers=drivers, fixed=read_all_fixed(bench.images, drivers))
+        _run_trials(order, ready, toolbox, left_out, listener)
     return 0
 
 
 def start_engines(
-    order: Order, drivers: dict[str, Driver], stack: contextlib.ExitStack
+    order: Order, drivers: dict[str, Driver], bench: Bench, stack: contextlib.ExitStack
 ) -> list[str]:
     """What comes once before all trials, for every platform; a line for each that it fails for,
     and that is then no longer among ``drivers``. Raises HostError instead where that is strict.
     """
-    names = sorted({workload.image for workload in order.plan.workloads})
-    images = [require_image(name, lambda _: None) for name in names]
     left_out = []
     for name in tuple(drivers):
         try:
-            stack.enter_context(drivers[name].start_run(images))
+            specs = build_first_specs(order.plan, bench, name)
+            stack.enter_context(drivers[name].start_run(specs))
         except HostError as error:
             if order.strict:
                 raise HostError(
@@ -160,6 +169,17 @@ def start_engines(
     if not drivers:
         raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
     return left_out
+
+
+def build_first_specs(plan: Plan, bench: Bench, platform: str) -> list[InstanceSpec]:
+    """An instance of every workload of the plan, as the platform would start it.
+
+    Also of those that it leaves out: engines that platforms share are made ready once for all.
+    """
+    return [
+        build_spec(ScheduledTrial(0, number, 0, platform, each.name, warmup=False), bench)
+        for number, each in enumerate(plan.workloads)
+    ]
 
 
 def list_unreachable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
@@ -266,6 +286,7 @@ def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> To
         run_id=order.run_id,
         start_engines=plan.start_engines,
         docker_host=plan.docker_host,
+        say=say,
     )
 
 
@@ -306,11 +327,7 @@ def build_bench(
         drivers=drivers,
         images=images,
         workloads={workload.name: workload for workload in plan.workloads},
-        fixed={
-            (name, image.name): read_fixed(driver, image)
-            for name, driver in drivers.items()
-            for image in images.values()
-        },
+        fixed={},
         scratch=scratch,
         logs=order.folder / LOGS,
         tree=tree,
@@ -319,6 +336,17 @@ def build_bench(
         memory=plan.memory,
         cpus=plan.cpus,
     )
+
+
+def read_all_fixed(
+    images: Mapping[str, Image], drivers: Mapping[str, Driver]
+) -> dict[tuple[str, str], list[Measurement]]:
+    """`read_fixed` of every platform and image, once all that they start from is made."""
+    return {
+        (name, image.name): read_fixed(driver, image)
+        for name, driver in drivers.items()
+        for image in images.values()
+    }
 
 
 def read_fixed(driver: Driver, image: Image) -> list[Measurement]:
@@ -351,6 +379,7 @@ def build_manifest(
 ) -> dict[str, object]:
     """All that is needed to judge and to repeat the run, in JSON types."""
     facts = host.read_host()
+    platforms = _describe_platforms(order.plan, bench)
     return {
         "run_id": order.run_id,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -366,8 +395,8 @@ def build_manifest(
         "noise": [asdict(each) for each in host.read_noise()],
         "images": {name: _describe_image(image) for name, image in sorted(bench.images.items())},
         "guest_kernel": _describe_kernel(toolbox.kernel),
-        "accelerator": _describe_accelerator(bench.drivers),
-        "platforms": _describe_platforms(order.plan, bench),
+        "accelerator": _describe_accelerators(platforms),
+        "platforms": platforms,
         "left_out": list(left_out),
     }
 
@@ -396,18 +425,23 @@ def _describe_kernel(kernel: GuestKernel | None) -> dict[str, object] | None:
     return {"release": kernel.release, "digest": kernel.digest, "modules": list(kernel.modules)}
 
 
-def _describe_accelerator(drivers: Mapping[str, Driver]) -> Mapping[str, object] | None:
-    """What the first VM driver found out; containers need none."""
-    for driver in drivers.values():
-        proof = getattr(driver, "accelerator", None)
-        if proof is not None:
-            return {"name": proof.name, "proved": proof.proved, "reason": proof.reason}
-    return None
+def _describe_accelerators(platforms: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """What the guests of each VM platform run on, and how that was found out."""
+    found: dict[str, object] = {}
+    for name, platform in platforms.items():
+        start = platform["start"]
+        if isinstance(start, Mapping) and "accelerator" in start and not platform["second_arm"]:
+            found[name] = {
+                "name": start["accelerator"],
+                "proved": start["accelerator_proved"],
+                "reason": start["accelerator_reason"],
+            }
+    return found
 
 
-def _describe_platforms(plan: Plan, bench: Bench) -> dict[str, object]:
+def _describe_platforms(plan: Plan, bench: Bench) -> dict[str, Mapping[str, object]]:
     """Kind and command lines of every platform, shown for its first workload."""
-    described: dict[str, object] = {}
+    described: dict[str, Mapping[str, object]] = {}
     seen: set[str] = set()
     for scheduled in build_schedule(plan):
         platform = scheduled.platform

@@ -417,10 +417,6 @@ static void connect_channel(const char *path) {
 static void open_machine(const char *path) {
     machine = 1;
     listen_for_devices();
-    if (root && show_kernel_in(root) < 0) {
-        fprintf(stderr, "agent: %s: %s\n", root, strerror(errno));
-        exit(1);
-    }
     channel = open_port(path);
     say("init");
 }

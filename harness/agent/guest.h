@@ -246,19 +246,6 @@ static int enter_guest(void) {
     return open_port(port_path);
 }
 
-/* ---- a service of the guest's own system ---- */
-
-/* What a workload's root shows of the kernel, when that root is a folder of the system's. */
-static int show_kernel_in(const char *root) {
-    static const char *folders[] = {"/proc", "/sys", "/dev"};
-    char target[300];
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        snprintf(target, sizeof target, "%s%s", root, folders[i]);
-        if (mount(folders[i], target, NULL, MS_BIND | MS_REC, NULL) < 0) return -1;
-    }
-    return 0;
-}
-
 /* ---- what the spec says about a guest ---- */
 
 static int set_up(int inet, const char *name) {

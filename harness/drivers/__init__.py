@@ -17,8 +17,10 @@ PLATFORMS = {
     "gvisor": "harness.drivers.oci:GvisorDriver",
     "podman": "harness.drivers.podman:PodmanDriver",
     "docker": "harness.drivers.docker_engine:DockerDriver",
-    "vm-direct": "harness.drivers.libvirt_vm:VmDirectDriver",
-    "vm-microvm": "harness.drivers.libvirt_vm:VmMicrovmDriver",
+    "vm-direct": "harness.drivers.vm_direct:VmDirectDriver",
+    "vm-microvm": "harness.drivers.vm_direct:VmMicrovmDriver",
+    "vm-disk": "harness.drivers.vm_disk:VmDiskDriver",
+    "vm-restore": "harness.drivers.vm_restore:VmRestoreDriver",
 }
 
 

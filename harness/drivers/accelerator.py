@@ -4,7 +4,7 @@ KVM may be there and still not boot a kernel (an emulated KVM, a broken nested o
 kernel itself is started with a time bound until its first process speaks. What was found is kept
 in ``proofs.json`` of the cache, for this host, guest kernel and QEMU.
 
-Version of proofs.json: 1, first release.
+Version of proofs.json: 1, first release; 2, one proof for each kind of guest.
 """
 
 import contextlib
@@ -13,15 +13,18 @@ import json
 import os
 import platform
 import select
+import shutil
 import signal
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.drivers.domain_xml import KVM, TCG, Acceleration, build_command_line
+from harness.drivers.domain_xml import Acceleration
+from harness.drivers.kernel_line import build_command_line, build_emulation_words
 from harness.drivers.tsc import measure_tsc_khz
 from harness.errors import HostError
 from harness.images.model import GuestKernel
@@ -33,12 +36,18 @@ KVM_DEVICE = Path("/dev/kvm")
 KVM_BOUND_S = 10.0
 TCG_BOUND_S = 60.0
 
+KVM = Acceleration("kvm")
+TCG = Acceleration("tcg")
+TUNED_KVM = Acceleration("kvm", "host")
+TUNED_TCG = Acceleration("tcg", "max")
 KVM_WITHOUT_CAPABILITIES_MSR = Acceleration("kvm", "host,arch-capabilities=off")
 """For a KVM that names a model-specific register which it then refuses to set."""
 
-_VERSION = 1
-_AGENT_SPEAKS = b"@harness init"
-_MEMORY_MIB = 256
+OEM_PREFIX = "harness.kernel="
+"""What a disk's boot loader looks for in the machine's SMBIOS table 11."""
+
+_VERSION = 2
+_MEMORY_MIB = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +57,67 @@ class Accelerator:
     name: str
     proved: bool
     reason: str
-    cpu: str
+    cpu: str | None
 
     @property
     def acceleration(self) -> Acceleration:
         return Acceleration(self.name, self.cpu)
 
 
-def prove_accelerator(kernel: GuestKernel, wanted: str = "auto") -> Accelerator:
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What has to boot for a proof: a kernel on a machine, or a disk with firmware.
+
+    ``digest`` is that of what boots. It is proved once its console has said ``word``. ``below`` is
+    a guest that boots the same kernel with less: where KVM cannot do that, this one is not tried.
+    """
+
+    digest: str
+    machine: str
+    word: bytes = b"@harness init"
+    tuned: bool = False
+    kernel: Path | None = None
+    initramfs: Path | None = None
+    disk: Path | None = None
+    uefi: tuple[Path, Path] | None = None
+    below: "Guest | None" = None
+
+
+def build_direct_guest(kernel: GuestKernel, machine: str = "q35", tuned: bool = False) -> Guest:
+    """The guest of a kernel that is booted directly, with nothing but its initramfs."""
+    digest = kernel.digest
+    return Guest(digest, machine, tuned=tuned, kernel=kernel.elf, initramfs=kernel.initramfs)
+
+
+def prove_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
     """The accelerator for ``wanted`` (``auto``, ``kvm``, ``tcg``), by a boot unless one is known.
 
     ``auto`` is KVM where it boots the guest, else emulation with the reason. Raises HostError where
     KVM was asked for and is not proved, and without QEMU.
     """
-    known = _read_known(kernel)
-    found = known.get("kvm") if wanted != "tcg" else None
-    if found is None and wanted != "tcg":
-        found = _try_kvm(kernel)
+    found = None if wanted == "tcg" else _find_kvm(guest)
     if wanted == "kvm" and found is not None and not found.proved:
         raise HostError(
             f"KVM cannot run the guests here: {found.reason}",
             hint="`--accelerator auto` falls back to emulation, and says so",
         )
     if found is not None and found.proved:
-        return _remember(kernel, found)
-    if found is not None and KVM_DEVICE.exists():
-        _remember(kernel, found)
-    emulated = known.get("tcg") or _remember(kernel, _boot(kernel, TCG, TCG_BOUND_S))
+        return found
+    emulated = _read_known(guest).get("tcg")
+    if emulated is None:
+        model = TUNED_TCG if guest.tuned else TCG
+        emulated = _remember(guest, _boot(guest, model, TCG_BOUND_S))
     return _explain(emulated, found)
 
 
-def find_accelerator(kernel: GuestKernel, wanted: str = "auto") -> Accelerator:
+def find_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
     """The same from what is known already; starts nothing."""
-    known = _read_known(kernel)
+    known = _read_known(guest)
     found = known.get("kvm") if wanted != "tcg" else None
     if found is not None and (found.proved or wanted == "kvm"):
         return found
-    emulated = known.get("tcg") or Accelerator("tcg", False, "not tried yet", TCG.cpu)
-    return _explain(emulated, found)
+    untried = Accelerator("tcg", False, "not tried yet", (TUNED_TCG if guest.tuned else TCG).cpu)
+    return _explain(known.get("tcg", untried), found)
 
 
 def _explain(emulated: Accelerator, refused: Accelerator | None) -> Accelerator:
@@ -99,30 +131,46 @@ def _explain(emulated: Accelerator, refused: Accelerator | None) -> Accelerator:
 # ---- the boot --------------------------------------------------------------------------------
 
 
-def _try_kvm(kernel: GuestKernel) -> Accelerator:
+def _find_kvm(guest: Guest) -> Accelerator:
+    """What is known of KVM with this guest, else what a boot shows; remembered if it was tried."""
+    known = _read_known(guest).get("kvm")
+    if known is not None:
+        return known
+    below = _find_kvm(guest.below) if guest.below else None
+    if below is not None and not below.proved:
+        return below
+    found = _try_kvm(guest)
+    return _remember(guest, found) if KVM_DEVICE.exists() else found
+
+
+def _try_kvm(guest: Guest) -> Accelerator:
     if not KVM_DEVICE.exists():
         return Accelerator("kvm", False, f"there is no {KVM_DEVICE}", KVM.cpu)
     if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
         return Accelerator("kvm", False, f"this user may not open {KVM_DEVICE}", KVM.cpu)
-    found = _boot(kernel, KVM, KVM_BOUND_S)
-    if not found.proved and "MSR" in found.reason:
-        found = _boot(kernel, KVM_WITHOUT_CAPABILITIES_MSR, KVM_BOUND_S)
+    # A disk brings firmware and a distribution's whole initramfs.
+    bound = KVM_BOUND_S * (3 if guest.disk else 1)
+    found = _boot(guest, TUNED_KVM if guest.tuned else KVM, bound)
+    if not found.proved and guest.tuned and "MSR" in found.reason:
+        found = _boot(guest, KVM_WITHOUT_CAPABILITIES_MSR, bound)
     return found
 
 
-def _boot(kernel: GuestKernel, acceleration: Acceleration, bound: float) -> Accelerator:
-    """Start QEMU by hand and listen to its serial port until the agent speaks, or not."""
+def _boot(guest: Guest, acceleration: Acceleration, bound: float) -> Accelerator:
+    """Start QEMU by hand and listen to its serial port until the guest says its word, or not."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="harness-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(folder / "console"))
         listener.listen(1)
-        argv = build_proof(kernel, acceleration, folder / "console", measure_tsc_khz())
+        if guest.uefi:
+            shutil.copyfile(guest.uefi[1], folder / "variables")
+        argv = build_proof(guest, acceleration, folder, measure_tsc_khz())
         words = ["sh", "-c", f'exec "$@" 2>{folder}/qemu.log', "sh", *argv]
         pid = stack.enter_context(start_helper(words, ()))
         stack.callback(_kill, pid)
-        spoke, how = _listen(listener, pid, bound)
+        spoke, how = _listen(listener, pid, guest.word, bound)
         seconds = time.monotonic() - begun
         if spoke:
             reason = f"the guest kernel booted in {seconds:.1f} s"
@@ -132,22 +180,39 @@ def _boot(kernel: GuestKernel, acceleration: Acceleration, bound: float) -> Acce
 
 
 def build_proof(
-    kernel: GuestKernel, acceleration: Acceleration, console: Path, tsc_khz: int | None
+    guest: Guest, acceleration: Acceleration, folder: Path, tsc_khz: int | None
 ) -> list[str]:
-    """QEMU's command line for the least machine that reaches the agent."""
-    return [
+    """QEMU's command line for the least machine that boots the guest; its sockets in ``folder``."""
+    machine = f"{guest.machine},usb=off" if guest.machine != "microvm" else guest.machine
+    argv = [
         EMULATOR,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "q35,usb=off", "-accel", acceleration.name, "-cpu", acceleration.cpu),
+        *("-machine", machine, "-accel", acceleration.name),
         *("-m", str(_MEMORY_MIB), "-smp", "1"),
-        *("-kernel", str(kernel.elf), "-initrd", str(kernel.initramfs)),
-        *("-append", build_command_line(acceleration, tsc_khz)),
-        *("-chardev", f"socket,id=console,path={console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=console,path={folder}/console", "-serial", "chardev:console"),
     ]
+    if acceleration.cpu is not None:
+        argv += ["-cpu", acceleration.cpu]
+    if guest.kernel:
+        argv += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
+        argv += ["-append", build_command_line(acceleration, tsc_khz)]
+    if guest.uefi:
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={guest.uefi[0]}"]
+        argv += ["-drive", f"if=pflash,format=raw,file={folder}/variables"]
+    if guest.disk:
+        argv += ["-drive", f"if=none,id=disk,format=raw,readonly=on,file={guest.disk}"]
+        argv += ["-device", "virtio-blk-pci,drive=disk"]
+        argv += build_oem_options(build_emulation_words(acceleration, tsc_khz))
+    return argv
 
 
-def _listen(listener: socket.socket, pid: int, bound: float) -> tuple[bool, str]:
-    """Whether the agent speaks within ``bound`` seconds, and what happens if it does not."""
+def build_oem_options(words: Sequence[str]) -> list[str]:
+    """How a disk's boot loader is told what a kernel of this machine needs, as libvirt does it."""
+    return ["-smbios", f"type=11,value={OEM_PREFIX}{' '.join(words)}"]
+
+
+def _listen(listener: socket.socket, pid: int, word: bytes, bound: float) -> tuple[bool, str]:
+    """Whether ``word`` comes within ``bound`` seconds, and what happens if it does not."""
     heard = b""
     deadline = time.monotonic() + bound
     with contextlib.ExitStack() as stack:
@@ -161,7 +226,7 @@ def _listen(listener: socket.socket, pid: int, bound: float) -> tuple[bool, str]
                 source = stack.enter_context(listener.accept()[0])
             elif source in readable and (part := _receive(source)):
                 heard += part
-                if _AGENT_SPEAKS in heard:
+                if word in heard:
                     return True, ""
             elif readable:
                 return False, "QEMU ended before the guest's first process"
@@ -193,18 +258,18 @@ def find_complaint(messages: str) -> str | None:
 # ---- what is known already -------------------------------------------------------------------
 
 
-def _read_known(kernel: GuestKernel) -> dict[str, Accelerator]:
-    """Earlier findings by accelerator, for this host, guest kernel and QEMU."""
-    entry = _read_proofs().get(_build_key(kernel), {})
+def _read_known(guest: Guest) -> dict[str, Accelerator]:
+    """Earlier findings by accelerator, for this host, guest and QEMU."""
+    entry = _read_proofs().get(_build_key(guest), {})
     found: dict[str, Accelerator] = {}
     with contextlib.suppress(TypeError):
         found = {name: Accelerator(**fields) for name, fields in entry.items()}
     return found
 
 
-def _remember(kernel: GuestKernel, found: Accelerator) -> Accelerator:
+def _remember(guest: Guest, found: Accelerator) -> Accelerator:
     proofs = _read_proofs()
-    proofs.setdefault(_build_key(kernel), {})[found.name] = asdict(found)
+    proofs.setdefault(_build_key(guest), {})[found.name] = asdict(found)
     text = json.dumps({"version": _VERSION, "proofs": proofs}, indent=1) + "\n"
     path = _proofs_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,10 +292,11 @@ def _proofs_path() -> Path:
 
 
 @functools.cache
-def _build_key(kernel: GuestKernel) -> str:
-    """The host, its CPU and kernel, the guest kernel, and QEMU: what a finding is true for."""
-    parts = (_read_host(), _read_cpu(), platform.release(), kernel.digest, read_qemu_version())
-    return " | ".join(parts)
+def _build_key(guest: Guest) -> str:
+    """The host, its CPU and kernel, the guest, and QEMU: what a finding is true for."""
+    shape = f"{guest.machine}{'/tuned' if guest.tuned else ''}{'/uefi' if guest.uefi else ''}"
+    host = (_read_host(), read_cpu_model(), platform.release(), read_qemu_version())
+    return " | ".join((*host, shape, guest.digest))
 
 
 def _read_host() -> str:
@@ -240,7 +306,8 @@ def _read_host() -> str:
     return platform.node()
 
 
-def _read_cpu() -> str:
+def read_cpu_model() -> str:
+    """The host's CPU, as it names itself."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

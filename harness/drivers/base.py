@@ -4,7 +4,7 @@ Adding a platform is one file with a class that has these methods, and one line 
 ``harness.drivers.PLATFORMS``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,11 @@ class Instance(Protocol):
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
 
     @property
+    def ends(self) -> Mapping[str, int]:
+        """Stamps of a teardown in steps, once it is over: ``ended`` (by itself, or given up),
+        ``released`` (its manager has cleaned up), ``destroyed`` (it was ended by force)."""
+
+    @property
     def address(self) -> str | None:
         """Where its services are reached from the lab, without prefix; None without a network."""
 
@@ -85,11 +90,27 @@ class Instance(Protocol):
     def processes(self) -> "Processes":
         """Host process ids that serve this instance now."""
 
+    def read_evidence(self) -> Mapping[str, object]:
+        """What else this platform can say of the trial, in JSON types; at the settled point."""
+
     def files(self) -> Sequence[Path]:
         """Files and folders that hold what this instance wrote (upper layer, overlay disk)."""
 
     def stop(self) -> None:
         """Tear down and return when nothing is left; loses no error. Safe to call twice."""
+
+
+class PlainInstance:
+    """For instances that end in one step and have nothing more to say."""
+
+    __slots__ = ()
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        return {}
+
+    def read_evidence(self) -> Mapping[str, object]:
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +168,13 @@ class Toolbox:
     """Whether a daemon of the run's own may be started where none is running."""
     docker_host: str | None = None
     shared: dict[str, object] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda _: None
+    """Where a driver says what it makes before the trials."""
+
+
+def list_images(specs: Sequence[InstanceSpec]) -> list[Image]:
+    """The images of some instances, each once."""
+    return list({spec.image.name: spec.image for spec in specs}.values())
 
 
 def find_address(spec: InstanceSpec) -> str | None:
@@ -183,10 +211,10 @@ class Driver(Protocol):
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         """Pure: argv, mounts, domain XML, kernel command line, as JSON types (for --dry-run)."""
 
-    def start_run(self, images: Sequence[Image], /) -> AbstractContextManager[None]:
+    def start_run(self, specs: Sequence[InstanceSpec], /) -> AbstractContextManager[None]:
         """What comes once before all trials: a daemon, images loaded into a store; undone on exit.
 
-        Raises HostError where it cannot be had.
+        ``specs`` has an instance of every workload. Raises HostError where it cannot be had.
         """
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[Instance]:

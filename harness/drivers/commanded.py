@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import cgroup, lab
 from harness.channel import Channel
-from harness.drivers.base import InstanceSpec, Processes, find_address
+from harness.drivers.base import InstanceSpec, PlainInstance, Processes, find_address
 from harness.drivers.rooted import AGENT, CHANNEL, Layout
 from harness.errors import HostError, TrialError
 from harness.model import NO_ACCELERATOR
@@ -79,7 +79,7 @@ def output_of(spec: InstanceSpec) -> Path:
 
 
 @dataclass(slots=True)
-class CommandedInstance:
+class CommandedInstance(PlainInstance):
     """A container that a command runs. It ends when its agent is told to, and the command then."""
 
     spec: InstanceSpec

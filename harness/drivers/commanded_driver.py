@@ -52,7 +52,7 @@ class CommandedDriver:
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         return describe_command(self.build_command(spec))
 
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+    def start_run(self, _specs: Sequence[InstanceSpec], /) -> AbstractContextManager[None]:
         return nullcontext()
 
     @contextmanager

@@ -15,7 +15,15 @@ from typing import Any
 
 from harness import cgroup, lab
 from harness.channel import Channel
-from harness.drivers.base import Daemon, InstanceSpec, Packed, Processes, Toolbox
+from harness.drivers.base import (
+    Daemon,
+    InstanceSpec,
+    Packed,
+    PlainInstance,
+    Processes,
+    Toolbox,
+    list_images,
+)
 from harness.drivers.commanded import FIRST_PROCESS, HELPERS, RUN_FOLDER, find_program
 from harness.drivers.docker_api import (
     LABEL,
@@ -47,7 +55,7 @@ _PROGRAMS = {"runc": "runc", "crun": "crun", "gvisor": "runsc"}
 
 
 @dataclass(slots=True)
-class DockerInstance:
+class DockerInstance(PlainInstance):
     """A container of a daemon. It ends when its agent is told to, and is then removed."""
 
     spec: InstanceSpec
@@ -192,7 +200,7 @@ class DockerDriver:
         }
 
     @contextmanager
-    def start_run(self, images: Sequence[Image], /) -> Iterator[None]:
+    def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """The first variant of a run finds or starts the daemon and loads the images."""
         shared, scratch = self.toolbox.shared, self.toolbox.scratch
         if _SHARED in shared:
@@ -201,7 +209,7 @@ class DockerDriver:
         if scratch is None:
             raise HostError("docker needs a scratch folder")
         with self._open_daemon(scratch / "docker") as daemon, open_api(daemon.host) as api:
-            for image in images:
+            for image in list_images(specs):
                 load_image(api, image, self.toolbox.run_id, scratch)
             shared[_SHARED] = daemon
             try:

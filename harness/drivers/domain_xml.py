@@ -1,15 +1,18 @@
-"""What a virtual machine is made of, as plain values: kernel command line and libvirt domain XML.
+"""What a virtual machine is made of, as plain values, and libvirt's domain XML of it.
 
-Formats: https://libvirt.org/formatdomain.html and the kernel's admin-guide/kernel-parameters.
+Format: https://libvirt.org/formatdomain.html
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Literal
+
+from lxml import etree
+
+from harness.variants import DiskCache
 
 CHANNEL_NAME = "harness.channel"
-ROOT_DEVICE = "/dev/vda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +20,11 @@ class Machine:
     """A machine model of QEMU. ``bus`` is where its virtio devices sit: ``pci`` or ``mmio``."""
 
     type: str
-    bus: str
+    bus: Literal["pci", "mmio"]
 
 
 PC = Machine("pc", "pci")
-DIRECT = Machine("q35", "pci")
+Q35 = Machine("q35", "pci")
 MICROVM = Machine("microvm", "mmio")
 
 
@@ -29,20 +32,17 @@ MICROVM = Machine("microvm", "mmio")
 class Acceleration:
     """What executes the guest's instructions: ``kvm`` or ``tcg``, and QEMU's name of its CPU.
 
-    ``cpu`` is a model and the features to leave off: ``host,arch-capabilities=off``.
+    ``cpu`` is a model and the features to leave off: ``host,arch-capabilities=off``; None is what
+    QEMU gives by itself.
     """
 
     name: str
-    cpu: str
-
-
-KVM = Acceleration("kvm", "host")
-TCG = Acceleration("tcg", "max")
+    cpu: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """How the guest begins: its kernel, or with ``disk`` alone the firmware and a boot sector."""
+    """A kernel that is started directly, without firmware's or a loader's part."""
 
     kernel: Path
     initramfs: Path
@@ -50,11 +50,56 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
+class Uefi:
+    """UEFI firmware: its read-only code, and the instance's own copy of its variables."""
+
+    code: Path
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A disk. ``backing`` are the files below a qcow2 one with their formats, nearest first."""
+
+    path: Path
+    format: Literal["raw", "qcow2"] = "raw"
+    backing: tuple[tuple[Path, Literal["raw", "qcow2"]], ...] = ()
+    read_only: bool = False
+    bus: Literal["virtio", "ide"] = "virtio"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMode:
+    """How QEMU does its input and output; None is what it does by itself."""
+
+    cache: DiskCache | None = None
+    io: Literal["native", "threads"] | None = None
+    iothread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A folder of the host that the guest mounts by its tag (virtiofs)."""
+
+    folder: Path
+    tag: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The host's CPUs for each virtual one, and for QEMU's own threads."""
+
+    vcpus: tuple[int, ...]
+    emulator: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """One virtual machine to describe. Paths of sockets are where somebody listens already.
 
-    ``disk`` is a qcow2 overlay on the raw ``base``; without a base it is raw itself, and with
-    ``ide`` not a virtio disk. ``memory`` is in bytes. ``bridge`` gives it a network interface.
+    ``memory`` is in bytes. ``bridge`` gives it a network interface. A ``lean`` one has only the
+    devices it needs, on the root bus. One that is to be ``saved`` has a CPU that can be.
+    ``oem_strings`` are handed to the guest in its SMBIOS table 11.
     """
 
     name: str
@@ -63,104 +108,132 @@ class Domain:
     memory: int
     cpus: int
     console: Path
+    uuid: str | None = None
     boot: Boot | None = None
-    disk: Path | None = None
-    base: Path | None = None
-    ide: bool = False
+    uefi: Uefi | None = None
+    drives: tuple[Drive, ...] = ()
+    mode: DiskMode = DiskMode()
+    share: Share | None = None
     channel: Path | None = None
     bridge: str | None = None
+    mac: str | None = None
     emulator: str | None = None
-
-
-def build_command_line(acceleration: Acceleration, tsc_khz: int | None) -> str:
-    """The kernel's command line.
-
-    ``earlyprintk`` before ``quiet`` lets out one line as soon as there is a serial port, and that
-    first byte is the milestone ``kernel``; later a panic would still be printed. The agent ends a
-    guest by ACPI; ``panic=-1 reboot=t`` does it at once where the kernel cannot.
-    An emulated guest reads the host's time stamp counter but has to find its frequency in loops
-    that the host may interrupt, and does not come up when that fails: it is told instead
-    (``tsc_khz``), and spared the test of timer interrupts, which fails in the same way.
-    """
-    words = [
-        "loglevel=6",
-        "earlyprintk=ttyS0,115200",
-        "quiet",
-        "console=ttyS0",
-        "panic=-1",
-        "reboot=t",
-        "cryptomgr.notests",
-        f"harness.root={ROOT_DEVICE}",
-        "harness.stop=poweroff",
-    ]
-    if acceleration.name == "tcg":
-        words.append("no_timer_check")
-        if tsc_khz is not None:
-            words.append(f"tsc_early_khz={tsc_khz}")
-    return " ".join(words)
+    lean: bool = False
+    placement: Placement | None = None
+    huge_pages: bool = False
+    saved: bool = False
+    oem_strings: tuple[str, ...] = ()
 
 
 def build_domain_xml(domain: Domain) -> str:
-    """The whole domain, with only the devices that it needs."""
+    """The whole domain, as text with line breaks."""
     kind = "kvm" if domain.acceleration.name == "kvm" else "qemu"
-    root = _element("domain", {"type": kind})
+    root = etree.Element("domain", {"type": kind})
     _add(root, "name", text=domain.name)
+    if domain.uuid:
+        _add(root, "uuid", text=domain.uuid)
     _add(root, "memory", {"unit": "b"}, str(domain.memory))
+    _add_backing(root, domain)
     _add(root, "vcpu", text=str(domain.cpus))
+    _add_threads(root, domain)
+    _add_sysinfo(root, domain.oem_strings)
     _add_boot(root, domain)
     features = _add(root, "features")
     _add(features, "acpi")
     _add(features, "apic")
-    _add_cpu(root, domain.acceleration)
-    _add_ends(root)
-    devices = _add(root, "devices")
-    if domain.emulator:
-        _add(devices, "emulator", text=domain.emulator)
-    _add_devices(devices, domain)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode")
+    _add_cpu(root, domain)
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _add(root, event, text="destroy")  # a trial never sees a second boot
+    _add_devices(root, domain)
+    return etree.tostring(root, pretty_print=True, encoding="unicode")
 
 
-def _add_boot(root: ElementTree.Element, domain: Domain) -> None:
+def _add_backing(root: etree._Element, domain: Domain) -> None:
+    """What the guest's memory is made of: a folder can only be shared with one that is shared."""
+    if not domain.huge_pages and not domain.share:
+        return
+    backing = _add(root, "memoryBacking")
+    if domain.huge_pages:
+        _add(backing, "hugepages")
+    if domain.share:
+        _add(backing, "source", {"type": "memfd"})
+        _add(backing, "access", {"mode": "shared"})
+
+
+def _add_threads(root: etree._Element, domain: Domain) -> None:
+    if domain.mode.iothread:
+        _add(root, "iothreads", text="1")
+    if domain.placement is None:
+        return
+    tune = _add(root, "cputune")
+    for number, cpu in enumerate(domain.placement.vcpus):
+        _add(tune, "vcpupin", {"vcpu": str(number), "cpuset": str(cpu)})
+    own = ",".join(map(str, domain.placement.emulator))
+    _add(tune, "emulatorpin", {"cpuset": own})
+    if domain.mode.iothread:
+        _add(tune, "iothreadpin", {"iothread": "1", "cpuset": own})
+
+
+def _add_sysinfo(root: etree._Element, strings: tuple[str, ...]) -> None:
+    if strings:
+        entries = _add(_add(root, "sysinfo", {"type": "smbios"}), "oemStrings")
+        for each in strings:
+            _add(entries, "entry", text=each)
+
+
+def _add_boot(root: etree._Element, domain: Domain) -> None:
     system = _add(root, "os")
     _add(system, "type", {"arch": "x86_64", "machine": domain.machine.type}, "hvm")
-    if domain.boot is None:
+    if domain.uefi:
+        _add(system, "loader", {"readonly": "yes", "type": "pflash"}, str(domain.uefi.code))
+        _add(system, "nvram", text=str(domain.uefi.variables))
+    if domain.boot:
+        _add(system, "kernel", text=str(domain.boot.kernel))
+        _add(system, "initrd", text=str(domain.boot.initramfs))
+        _add(system, "cmdline", text=domain.boot.command_line)
+    else:
         _add(system, "boot", {"dev": "hd"})
+    if domain.oem_strings:
+        _add(system, "smbios", {"mode": "sysinfo"})
+
+
+def _add_cpu(root: etree._Element, domain: Domain) -> None:
+    if domain.acceleration.cpu is None:
         return
-    _add(system, "kernel", text=str(domain.boot.kernel))
-    _add(system, "initrd", text=str(domain.boot.initramfs))
-    _add(system, "cmdline", text=domain.boot.command_line)
-
-
-def _add_cpu(root: ElementTree.Element, acceleration: Acceleration) -> None:
-    model, *features = acceleration.cpu.split(",")
+    model, *features = domain.acceleration.cpu.split(",")
     modes = {"host": "host-passthrough", "max": "maximum"}
-    cpu = _add(root, "cpu", {"mode": modes[model], "check": "none", "migratable": "off"})
+    migratable = "on" if domain.saved else "off"
+    mode = {"mode": modes[model], "check": "none", "migratable": migratable}
+    cpu = _add(root, "cpu", mode)
     for feature in features:
         name, _, state = feature.partition("=")
         policy = "disable" if state == "off" else "require"
         _add(cpu, "feature", {"policy": policy, "name": name})
 
 
-def _add_ends(root: ElementTree.Element) -> None:
-    """However a guest ends, its domain ends: a trial never sees a second boot."""
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _add(root, event, text="destroy")
-
-
-def _add_devices(devices: ElementTree.Element, domain: Domain) -> None:
-    where = _addresses(domain.machine)
-    _add(devices, "controller", {"type": "usb", "model": "none"})
+def _add_devices(root: etree._Element, domain: Domain) -> None:
+    devices = _add(root, "devices")
+    if domain.emulator:
+        _add(devices, "emulator", text=domain.emulator)
+    where = _list_addresses(domain)
+    bare = domain.lean or domain.machine.bus == "mmio"  # which can have nothing else
+    if bare:
+        _add(devices, "controller", {"type": "usb", "model": "none"})
     if domain.channel:
         controller = _add(devices, "controller", {"type": "virtio-serial", "index": "0"})
-        controller.append(next(where))
-    if domain.disk:
-        devices.append(_build_disk(domain, None if domain.ide else next(where)))
+        controller.extend(next(where))
+    for number, drive in enumerate(domain.drives):
+        devices.append(_build_drive(drive, number, domain.mode, where))
+    if domain.share:
+        devices.append(_build_share(domain.share, where))
     if domain.bridge:
-        interface = _add(devices, "interface", {"type": "bridge"})
-        _add(interface, "source", {"bridge": domain.bridge})
-        _add(interface, "model", {"type": "virtio"})
-        interface.append(next(where))
+        devices.append(_build_interface(domain, where))
+    _add_ports(devices, domain)
+    if bare:
+        _add(devices, "memballoon", {"model": "none"})
+
+
+def _add_ports(devices: etree._Element, domain: Domain) -> None:
     serial = _add(devices, "serial", {"type": "unix"})
     _add(serial, "source", {"mode": "connect", "path": str(domain.console)})
     _add(serial, "target", {"type": "isa-serial", "port": "0"})
@@ -168,45 +241,69 @@ def _add_devices(devices: ElementTree.Element, domain: Domain) -> None:
         channel = _add(devices, "channel", {"type": "unix"})
         _add(channel, "source", {"mode": "connect", "path": str(domain.channel)})
         _add(channel, "target", {"type": "virtio", "name": CHANNEL_NAME})
-    _add(devices, "memballoon", {"model": "none"})
 
 
-def _build_disk(domain: Domain, address: ElementTree.Element | None) -> ElementTree.Element:
-    disk = _element("disk", {"type": "file", "device": "disk"})
-    _add(disk, "driver", {"name": "qemu", "type": "qcow2" if domain.base else "raw"})
-    _add(disk, "source", {"file": str(domain.disk)})
-    if domain.base:
-        backing = _add(disk, "backingStore", {"type": "file"})
-        _add(backing, "format", {"type": "raw"})
-        _add(backing, "source", {"file": str(domain.base)})
-        _add(backing, "backingStore")
-    if address is None:
-        _add(disk, "target", {"dev": "hda", "bus": "ide"})
-    else:
-        _add(disk, "target", {"dev": "vda", "bus": "virtio"})
-        disk.append(address)
+def _build_drive(
+    drive: Drive, number: int, mode: DiskMode, where: Iterator[list[etree._Element]]
+) -> etree._Element:
+    disk = etree.Element("disk", {"type": "file", "device": "disk"})
+    asked = {"cache": mode.cache, "io": mode.io, "iothread": "1" if mode.iothread else None}
+    given = {key: value for key, value in asked.items() if value is not None}
+    _add(disk, "driver", {"name": "qemu", "type": drive.format, **given})
+    _add(disk, "source", {"file": str(drive.path)})
+    below = disk
+    for path, kind in drive.backing:
+        below = _add(below, "backingStore", {"type": "file"})
+        _add(below, "format", {"type": kind})
+        _add(below, "source", {"file": str(path)})
+    _add(below, "backingStore")
+    letter = "abcd"[number]
+    name = f"hd{letter}" if drive.bus == "ide" else f"vd{letter}"
+    _add(disk, "target", {"dev": name, "bus": drive.bus})
+    if drive.read_only:
+        _add(disk, "readonly")
+    if drive.bus == "virtio":
+        disk.extend(next(where))
     return disk
 
 
-def _addresses(machine: Machine) -> Iterator[ElementTree.Element]:
-    """Addresses for virtio devices: on the root bus, so that no bridge has to be found first."""
+def _build_share(share: Share, where: Iterator[list[etree._Element]]) -> etree._Element:
+    folder = etree.Element("filesystem", {"type": "mount", "accessmode": "passthrough"})
+    _add(folder, "driver", {"type": "virtiofs"})
+    _add(folder, "source", {"dir": str(share.folder)})
+    _add(folder, "target", {"dir": share.tag})
+    folder.extend(next(where))
+    return folder
+
+
+def _build_interface(domain: Domain, where: Iterator[list[etree._Element]]) -> etree._Element:
+    interface = etree.Element("interface", {"type": "bridge"})
+    if domain.mac:
+        _add(interface, "mac", {"address": domain.mac})
+    _add(interface, "source", {"bridge": str(domain.bridge)})
+    _add(interface, "model", {"type": "virtio"})
+    interface.extend(next(where))
+    return interface
+
+
+def _list_addresses(domain: Domain) -> Iterator[list[etree._Element]]:
+    """Where each next virtio device sits; by itself libvirt puts it behind a bridge of its own."""
     for slot in range(2, 32):
-        if machine.bus == "mmio":
-            yield _element("address", {"type": "virtio-mmio"})
+        if domain.machine.bus == "mmio":
+            yield [etree.Element("address", {"type": "virtio-mmio"})]
+        elif domain.lean:
+            place = {"type": "pci", "bus": "0x00", "slot": f"{slot:#04x}"}
+            yield [etree.Element("address", place)]
         else:
-            yield _element("address", {"type": "pci", "bus": "0x00", "slot": f"{slot:#04x}"})
-
-
-def _element(tag: str, attributes: Mapping[str, str] | None = None) -> ElementTree.Element:
-    return ElementTree.Element(tag, dict(attributes or {}))
+            yield []
 
 
 def _add(
-    parent: ElementTree.Element,
+    parent: etree._Element,
     tag: str,
     attributes: Mapping[str, str] | None = None,
     text: str | None = None,
-) -> ElementTree.Element:
-    child = ElementTree.SubElement(parent, tag, dict(attributes or {}))
+) -> etree._Element:
+    child = etree.SubElement(parent, tag, dict(attributes or {}))
     child.text = text
     return child

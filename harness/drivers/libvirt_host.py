@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import linux
 from harness.errors import HostError, TrialError
+from harness.starter import read_clock
 
 EMBEDDED = "qemu:///embed"
 LOG_NAME = "libvirt.log"
@@ -62,10 +63,16 @@ class Domain:
     process: int | None = None
     end: str | None = None
     ended: threading.Event = field(default_factory=threading.Event)
+    running: int | None = None
+    shut_down: int | None = None
+    released: int = 0
+    """When its CPUs began to run, when the guest had shut itself down, and when libvirt had cleaned
+    up: stamps of libvirt's events on the one clock."""
 
     def finish(self, how: str) -> None:
         """Called by libvirt's event: nothing of the domain is left."""
         self.end = how
+        self.released = read_clock()
         os.eventfd_write(self.wake, 1)
         self.ended.set()
 
@@ -75,7 +82,7 @@ class Domain:
 
     def kill(self) -> None:
         """End it by force, at once, and wait until libvirt knows; raises TrialError if it stays."""
-        if self.ended.is_set() or self.handle is None:
+        if self.ended.is_set() or (self.handle is None and self.process is None):
             return
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -83,7 +90,8 @@ class Domain:
         else:
             _destroy(self.handle)
         if not self.wait_end(_FORCED_END_S):
-            _destroy(self.handle)
+            if self.handle is not None:
+                _destroy(self.handle)
             if not self.wait_end(1.0):
                 raise TrialError(f"the virtual machine {self.name} could not be ended")
 
@@ -126,8 +134,31 @@ class Hypervisor:
                 hint=_find_hint(message),
             ) from error
 
+    def save(self, domain: Domain, path: Path) -> None:
+        """Write a running domain's memory to a file, and end it; raises TrialError."""
+        libvirt = _import_libvirt()
+        try:
+            domain.handle.saveFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        except libvirt.libvirtError as error:
+            raise TrialError(f"libvirt could not save the machine: {_format(error)}") from error
+
+    def restore(self, xml: str, path: Path) -> None:
+        """Start a domain from its saved memory; returns when it runs. Raises TrialError."""
+        libvirt = _import_libvirt()
+        try:
+            self.connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        except libvirt.libvirtError as error:
+            message = _format(error)
+            raise TrialError(
+                f"libvirt could not restore the virtual machine: {message}",
+                hint=_find_hint(message),
+            ) from error
+
     def find_process(self, domain: Domain) -> None:
         """Learn which process the started domain is; it may be gone already."""
+        if domain.handle is None:
+            with contextlib.suppress(_import_libvirt().libvirtError):
+                domain.handle = self.connection.lookupByName(domain.name)
         if self.root is None:
             return
         with contextlib.suppress(OSError, ValueError):
@@ -150,20 +181,28 @@ class Hypervisor:
             ) from error
 
     def validate(self, xml: str) -> None:
-        """Hold ``xml`` against libvirt's schema, as a definition that is taken back at once."""
+        """Hold ``xml`` against libvirt's schema, as a definition that is taken back at once.
+
+        A name that exists already is refused by libvirt, not redefined: the identity is another.
+        """
         libvirt = _import_libvirt()
         try:
             definition = self.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-            definition.undefine()
+            definition.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
         except libvirt.libvirtError as error:
             raise HostError(f"libvirt does not accept the domain: {_format(error)}") from error
 
     def take_event(self, handle: Any, event: int, detail: int) -> None:
         """A lifecycle event, in libvirt's thread."""
-        if event != _import_libvirt().VIR_DOMAIN_EVENT_STOPPED:
-            return
         domain = self.domains.get(handle.name())
-        if domain is not None and not domain.ended.is_set():
+        if domain is None or domain.ended.is_set():
+            return
+        libvirt = _import_libvirt()
+        if event == libvirt.VIR_DOMAIN_EVENT_RESUMED and domain.running is None:
+            domain.running = read_clock()
+        elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+            domain.shut_down = read_clock()
+        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             domain.finish(_ENDS.get(detail, "libvirt ended it"))
 
 
@@ -265,6 +304,11 @@ def _start_events() -> None:
             libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=serve, name="libvirt-events", daemon=True).start()
+
+
+def read_libvirt_version() -> str:
+    """The version of the library, which is also that of the embedded driver."""
+    return str(_import_libvirt().getVersion())
 
 
 def _destroy(handle: Any) -> None:

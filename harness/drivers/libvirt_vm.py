@@ -1,8 +1,7 @@
-"""`vm-direct` and `vm-microvm`: QEMU virtual machines under libvirt that boot a kernel directly.
+"""What all virtual machine platforms share: QEMU under libvirt, started, watched and ended.
 
-The image's raw disk is the shared, read-only base of a qcow2 overlay that each instance has to
-itself. QEMU connects the guest's first serial port and the agent's virtio port to the starter's
-sockets, which listen before the clock starts. The starter stamps; libvirt's events tell an end.
+QEMU connects the guest's first serial port and the agent's virtio port to the starter's sockets,
+which listen before the clock starts. The starter stamps; libvirt's events tell an end.
 """
 
 import contextlib
@@ -11,31 +10,25 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from harness import cgroup
+from harness import cgroup, linux
 from harness.channel import Channel
 from harness.drivers.accelerator import (
     EMULATOR,
     Accelerator,
+    Guest,
     find_accelerator,
     prove_accelerator,
 )
-from harness.drivers.base import InstanceSpec, Packed, Processes, Toolbox, find_address
-from harness.drivers.domain_xml import (
-    DIRECT,
-    MICROVM,
-    Boot,
-    Domain,
-    Machine,
-    build_command_line,
-    build_domain_xml,
-)
+from harness.drivers.base import InstanceSpec, Processes, Toolbox, find_address
+from harness.drivers.domain_xml import DiskMode, Domain, Machine, build_domain_xml
 from harness.drivers.libvirt_host import Domain as RunningDomain
 from harness.drivers.libvirt_host import Hypervisor, open_hypervisor
-from harness.drivers.tsc import measure_tsc_khz
+from harness.drivers.storage import Storage
+from harness.drivers.tuning import Tuning, read_means, tune
 from harness.errors import HostError, TrialError
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
@@ -44,7 +37,6 @@ from harness.process import run_command
 from harness.starter import Starter, build_agent_spec, read_clock, start_starter
 
 _NANOSECONDS = 1_000_000_000
-_STOP_S = 10.0
 _ROOT_NAME = "libvirt"
 _FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu")
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin")
@@ -52,9 +44,9 @@ _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The files of one instance."""
+    """The files of one instance; those of its disks are in ``folder`` too."""
 
-    overlay: Path
+    folder: Path
     channel: Path
     console: Path
     console_log: Path
@@ -63,21 +55,42 @@ class Layout:
 
     @classmethod
     def of(cls, folder: Path) -> "Layout":
-        names = ("overlay.qcow2", "channel", "console", "console.log", "domain.xml", "qemu.log")
-        return cls(*(folder / name for name in names))
+        names = ("channel", "console", "console.log", "domain.xml", "qemu.log")
+        return cls(folder, *(folder / name for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A machine to start, decided: what libvirt is told, its disks, and how it was tuned.
+
+    ``extras`` are further records of the agent's spec. ``memory`` is what a saved machine goes on
+    from.
+    """
+
+    domain: Domain
+    storage: Storage
+    tunings: tuple[Tuning, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=dict)
+    memory: Path | None = None
 
 
 @dataclass(slots=True)
 class VmInstance:
-    """A started virtual machine. Ends when its guest powers off, else when QEMU is killed."""
+    """A started virtual machine. Ends when its guest powers off, else when QEMU is killed.
+
+    ``grace`` is how long a guest may take to shut itself down, in seconds.
+    """
 
     spec: InstanceSpec
     layout: Layout
+    storage: Storage
     accelerator: str
     starter: Starter
     channel: Channel
     domain: RunningDomain
+    grace: float
     stopped: bool = field(default=False, init=False)
+    ends: dict[str, int] = field(default_factory=dict, init=False)
 
     @property
     def address(self) -> str | None:
@@ -108,28 +121,38 @@ class VmInstance:
         return self.channel.round_trips(count)
 
     def processes(self) -> Processes:
-        inside = set(cgroup.read_processes(self.spec.cgroups)) if self.spec.cgroups else set()
-        if self.domain.pid is not None:
-            inside.add(self.domain.pid)
-        return Processes(tuple(sorted(inside)), (self.starter.pid,))
+        """QEMU is the instance; what else is in its groups (virtiofsd) helps it."""
+        found = set(cgroup.read_processes(self.spec.cgroups)) if self.spec.cgroups else set()
+        inside = found if self.domain.pid is None else {self.domain.pid}
+        return Processes(tuple(sorted(inside)), (self.starter.pid, *sorted(found - inside)))
 
     def files(self) -> Sequence[Path]:
-        return (self.layout.overlay,)
+        return self.storage.own
 
     def stop(self) -> None:
+        """Ask the guest to end; only one that cannot, or does not, is ended by force."""
         if self.stopped:
             return
         self.stopped = True
         if "exec" in self.milestones:
             with contextlib.suppress(TrialError):
                 self.starter.send("stop")
-                self.domain.wait_end(_STOP_S)
-        self.domain.kill()
+                self.domain.wait_end(self.grace)
+        self.ends["ended"] = self.domain.shut_down or read_clock()
+        if not self.domain.ended.is_set():
+            self.domain.kill()
+            self.ends["destroyed"] = read_clock()
+        else:
+            self.ends["released"] = self.domain.released
 
     def describe_end(self) -> str:
         """Why the domain is gone, for a trial that still needed it."""
         last = next(reversed(self.milestones), "request")
         return f"the virtual machine ended after {last}: {self.domain.end or 'it is gone'}"
+
+    def read_evidence(self) -> Mapping[str, object]:
+        """What else is worth keeping of a trial, read at the settled point."""
+        return {}
 
     def _find_last_words(self) -> str | None:
         with contextlib.suppress(OSError):
@@ -140,22 +163,28 @@ class VmInstance:
 
 
 class VmDriver:
-    """What both platforms share. ``kernel_form``: the ELF kernel starts sooner than the bzImage."""
+    """A machine under libvirt. A platform says what boots (`find_guest`) and how (`build_plan`)."""
 
     name = ""
     daemon = None
-    no_network = None
+    no_network: str | None = None
     kind: Kind = "vm"
     machine: Machine
-    kernel_form: Literal["elf", "bzimage"] = "elf"
+    grace = 10.0
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
+        self.options = toolbox.options
 
-    @functools.cached_property
-    def accelerator(self) -> Accelerator:
-        """What guests run on; the first time it may boot one to find out. Raises HostError."""
-        return prove_accelerator(self._require_kernel(), self.toolbox.accelerator)
+    def find_guest(self, image: Image, /) -> Guest:
+        """What is booted to prove an accelerator."""
+        raise NotImplementedError
+
+    def build_plan(self, spec: InstanceSpec, accelerator: Accelerator) -> Plan:
+        """The machine of an instance; starts and writes nothing."""
+        raise NotImplementedError
+
+    # ---- the driver's interface
 
     def unavailable(self) -> str | None:
         if platform.machine() != "x86_64":
@@ -167,71 +196,66 @@ class VmDriver:
             return "the Python package libvirt-python is not installed; `make run` installs it"
         return None
 
-    def files(self, image: Image) -> Sequence[Path]:
-        found = [image.packings["ext4-raw"].path, *self._kernel_files(), self.toolbox.starter]
-        emulator = shutil.which(EMULATOR)
-        firmware = [Path(folder, name) for folder in _FIRMWARE_FOLDERS for name in _FIRMWARE]
-        found += [Path(emulator)] if emulator else []
-        return [*found, *(path for path in firmware if path.is_file())]
-
-    def packed(self, image: Image) -> Sequence[Packed]:
-        """A VM brings its kernel along: unpacked where it runs, as the bzImage where it travels."""
-        kernel = self._require_kernel()
-        forms = {
-            "ext4-raw": tuple(self._kernel_files()),
-            "qcow2": (kernel.bzimage, kernel.initramfs),
-            "raw-zstd": (kernel.bzimage, kernel.initramfs),
-        }
-        return [
-            Packed(name, (image.packings[name].path, *files))
-            for name, files in forms.items()
-            if name in image.packings
-        ]
+    def accelerator(self, image: Image) -> Accelerator:
+        """What its guests run on; the first time it may boot one to find out. Raises HostError."""
+        return _prove(self.find_guest(image), self.toolbox.accelerator)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        accelerator = self.__dict__.get("accelerator") or find_accelerator(
-            self._require_kernel(), self.toolbox.accelerator
-        )
-        domain = self._build_domain(spec, accelerator)
-        assert domain.boot is not None
-        return {
+        accelerator = find_accelerator(self.find_guest(spec.image), self.toolbox.accelerator)
+        plan = self.build_plan(spec, accelerator)
+        described: dict[str, object] = {
             "command": list(spec.command),
             "accelerator": accelerator.name,
+            "accelerator_proved": accelerator.proved,
             "accelerator_reason": accelerator.reason,
             "connection": self.toolbox.connection or "qemu:///embed",
-            "overlay": build_overlay(spec.image, Layout.of(spec.folder).overlay),
-            "kernel_command_line": domain.boot.command_line,
-            "domain": build_domain_xml(domain),
+            "disks": [list(command) for command in plan.storage.commands],
+            "domain": build_domain_xml(plan.domain),
         }
+        if plan.domain.boot:
+            described["kernel_command_line"] = plan.domain.boot.command_line
+        if self.options.tuned:
+            described["tuning"] = [
+                {**asdict(each), "applied": each.applied} for each in plan.tunings
+            ]
+        return described
 
-    def start_run(self, _images: Sequence[Image], /) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
+        """Prove the accelerator and hold each workload's machine against libvirt's schema."""
+        for spec in specs:
+            plan = self.build_plan(spec, self.accelerator(spec.image))
+            hypervisor = self.open_hypervisor(plan.domain.acceleration.name)
+            hypervisor.validate(build_domain_xml(plan.domain))
+        yield
 
     @contextlib.contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[VmInstance]:
-        accelerator = self.accelerator
-        layout = Layout.of(spec.folder)
-        xml = build_domain_xml(self._build_domain(spec, accelerator))
-        hypervisor = self._open_hypervisor(accelerator)
-        prepare_files(spec, layout, xml, hypervisor)
-        agent_spec = build_agent_spec(
-            spec.command,
-            spec.ready,
-            spec.environment,
-            address=spec.address,
-            gateway=spec.gateway,
-            hostname=spec.name[-63:],
-        )
-        with start_starter(self.toolbox.starter) as starter, hypervisor.hold(spec.name) as domain:
+        accelerator = self.accelerator(spec.image)
+        hypervisor = self.open_hypervisor(accelerator.name)
+        plan = self.prepare(self.build_plan(spec, accelerator), spec)
+        layout, name, xml = Layout.of(spec.folder), plan.domain.name, build_domain_xml(plan.domain)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(prepare_files(plan, layout, xml, hypervisor.find_log(name)))
+            starter = stack.enter_context(start_starter(self.toolbox.starter))
+            domain = stack.enter_context(hypervisor.hold(name))
+            agent_spec = build_guest_spec(spec, plan.extras)
             starter.listen(layout.channel, agent_spec, layout.console, layout.console_log)
-            channel = Channel(starter, wake=domain.wake)
-            instance = VmInstance(spec, layout, accelerator.name, starter, channel, domain)
+            channel = Channel(starter, wake=domain.wake, challenge=plan.extras.get("challenge"))
+            instance = self.build_instance(
+                spec, layout, plan.storage, accelerator.name, starter, channel, domain, self.grace
+            )
             channel.ended = instance.describe_end
             try:
                 with cgroup.entered(spec.cgroups):
                     channel.milestones["request"] = read_clock()
-                    hypervisor.create(domain, xml)
-                    channel.milestones["created"] = read_clock()
+                    if plan.memory is None:
+                        hypervisor.create(domain, xml)
+                    else:
+                        hypervisor.restore(xml, plan.memory)
+                    returned = read_clock()
+                # By the event, if it came first: a restored guest may speak before libvirt returns.
+                channel.milestones["created"] = min(returned, domain.running or returned)
                 hypervisor.find_process(domain)
                 yield instance
             except TrialError:
@@ -240,43 +264,45 @@ class VmDriver:
             finally:
                 instance.stop()
 
-    def _build_domain(self, spec: InstanceSpec, accelerator: Accelerator) -> Domain:
-        kernel = self._require_kernel()
+    # ---- for platforms
+
+    build_instance: Any = VmInstance
+
+    def prepare(self, plan: Plan, _spec: InstanceSpec, /) -> Plan:
+        """The last touch before the clock, for a platform that has more to make than disks."""
+        return plan
+
+    def complete_plan(
+        self, spec: InstanceSpec, accelerator: Accelerator, storage: Storage, **parts: Any
+    ) -> Plan:
+        """A plan of what every machine has, the ``parts`` of this one, and its tuning."""
         layout = Layout.of(spec.folder)
-        acceleration = accelerator.acceleration
-        return Domain(
+        domain = Domain(
             name=spec.name,
             machine=self.machine,
-            acceleration=acceleration,
+            acceleration=accelerator.acceleration,
             memory=spec.memory,
             cpus=spec.cpus,
             console=layout.console,
-            boot=Boot(
-                kernel=kernel.elf if self.kernel_form == "elf" else kernel.bzimage,
-                initramfs=kernel.initramfs,
-                command_line=build_command_line(acceleration, measure_tsc_khz()),
-            ),
-            disk=layout.overlay,
-            base=spec.image.packings["ext4-raw"].path,
             channel=layout.channel,
+            drives=storage.drives,
+            share=storage.share,
+            mode=DiskMode(cache=self.options.disk_cache),
             bridge=spec.bridge if spec.address else None,
             emulator=shutil.which(EMULATOR),
         )
+        domain = replace(domain, **parts)
+        if not self.options.tuned:
+            return Plan(domain, storage)
+        return Plan(*_tuned(domain, storage, self._scratch))
 
-    def _open_hypervisor(self, accelerator: Accelerator) -> Hypervisor:
-        hypervisor = open_hypervisor(self.toolbox.connection, self._root)
-        hypervisor.learn(shutil.which(EMULATOR) or EMULATOR, self.machine.type, accelerator.name)
+    def open_hypervisor(self, accelerator: str) -> Hypervisor:
+        """The connection, which knows by then what QEMU can do."""
+        hypervisor = open_hypervisor(self.toolbox.connection, self.root)
+        hypervisor.learn(shutil.which(EMULATOR) or EMULATOR, self.machine.type, accelerator)
         return hypervisor
 
-    @property
-    def _root(self) -> Path:
-        return (self.toolbox.scratch or scratch_root()) / _ROOT_NAME
-
-    def _kernel_files(self) -> list[Path]:
-        kernel = self._require_kernel()
-        return [kernel.elf if self.kernel_form == "elf" else kernel.bzimage, kernel.initramfs]
-
-    def _require_kernel(self) -> GuestKernel:
+    def require_kernel(self) -> GuestKernel:
         if self.toolbox.kernel is None:
             raise HostError(
                 f"{self.name} has no guest kernel",
@@ -284,19 +310,50 @@ class VmDriver:
             )
         return self.toolbox.kernel
 
+    @property
+    def root(self) -> Path:
+        """Where the embedded libvirt has its files."""
+        return self._scratch / _ROOT_NAME
 
-class VmDirectDriver(VmDriver):
-    """A PC with PCI Express, started in the kernel without a boot loader."""
-
-    name = "vm-direct"
-    machine = DIRECT
+    @property
+    def _scratch(self) -> Path:
+        return self.toolbox.scratch or scratch_root()
 
 
-class VmMicrovmDriver(VmDriver):
-    """QEMU's smallest machine: no PCI, virtio by memory-mapped registers."""
+@functools.cache
+def _prove(guest: Guest, wanted: str) -> Accelerator:
+    return prove_accelerator(guest, wanted)
 
-    name = "vm-microvm"
-    machine = MICROVM
+
+def _tuned(
+    domain: Domain, storage: Storage, scratch: Path
+) -> tuple[Domain, Storage, tuple[Tuning, ...]]:
+    tuned, tunings = tune(domain, _read_means(scratch))
+    return tuned, storage, tunings
+
+
+_read_means = functools.cache(read_means)
+
+
+def build_guest_spec(spec: InstanceSpec, extras: Mapping[str, str]) -> bytes:
+    """The agent's spec in a guest."""
+    return build_agent_spec(
+        spec.command,
+        spec.ready,
+        spec.environment,
+        address=spec.address,
+        gateway=spec.gateway,
+        hostname=spec.name[-63:],
+        **extras,
+    )
+
+
+def list_programs(starter: Path) -> list[Path]:
+    """The host's files that a machine starts with: the emulator, firmware and the starter."""
+    emulator = shutil.which(EMULATOR)
+    firmware = [Path(folder, name) for folder in _FIRMWARE_FOLDERS for name in _FIRMWARE]
+    found = [starter, *([Path(emulator)] if emulator else [])]
+    return [*found, *(path for path in firmware if path.is_file())]
 
 
 def find_remedy(message: str) -> str | None:
@@ -306,17 +363,16 @@ def find_remedy(message: str) -> str | None:
     return None
 
 
-def build_overlay(image: Image, overlay: Path) -> list[str]:
-    """The command line that makes an instance's own disk on the shared base."""
-    base = str(image.packings["ext4-raw"].path)
-    formats = ("-f", "qcow2", "-F", "raw")
-    return ["qemu-img", "create", "-q", *formats, "-b", base, str(overlay)]
-
-
-def prepare_files(spec: InstanceSpec, layout: Layout, xml: str, hypervisor: Hypervisor) -> None:
+@contextlib.contextmanager
+def prepare_files(plan: Plan, layout: Layout, xml: str, log: Path | None) -> Iterator[None]:
     """All files of an instance, before the clock; the logs are where a failed trial's are kept."""
-    run_command(build_overlay(spec.image, layout.overlay), timeout=30)
+    for command in plan.storage.commands:
+        run_command(command, timeout=300)
     layout.xml.write_text(xml)
-    log = hypervisor.find_log(spec.name)
     if log is not None:
         layout.qemu_log.symlink_to(log)
+    with contextlib.ExitStack() as stack:
+        if plan.storage.share:
+            (source,) = plan.storage.shared
+            stack.enter_context(linux.read_only_view(source, plan.storage.share.folder))
+        yield

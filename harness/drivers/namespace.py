@@ -58,7 +58,7 @@ class NamespaceDriver:
             "limits": limits,
         }
 
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+    def start_run(self, _specs: Sequence[InstanceSpec], /) -> AbstractContextManager[None]:
         return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from harness import cgroup
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.base import InstanceSpec, Packed, Toolbox, list_images
 from harness.drivers.commanded import (
     FIRST_PROCESS,
     RUN_FOLDER,
@@ -79,7 +79,7 @@ class PodmanDriver:
         return describe_command(self.build_command(spec, self._imagine_store()))
 
     @contextmanager
-    def start_run(self, images: Sequence[Image], /) -> Iterator[None]:
+    def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """The first variant of a run makes the store, and takes it away again."""
         shared = self.toolbox.shared
         if _SHARED in shared:
@@ -87,7 +87,8 @@ class PodmanDriver:
             return
         if self.toolbox.scratch is None:
             raise HostError("podman needs a scratch folder for its store")
-        with start_store(self.toolbox.scratch / "podman", self.toolbox.run_id, images) as store:
+        folder, images = self.toolbox.scratch / "podman", list_images(specs)
+        with start_store(folder, self.toolbox.run_id, images) as store:
             shared[_SHARED] = store
             try:
                 yield

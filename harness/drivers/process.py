@@ -43,7 +43,7 @@ class ProcessDriver:
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         return describe_rooted(spec, "chroot")
 
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+    def start_run(self, _specs: Sequence[InstanceSpec], /) -> AbstractContextManager[None]:
         return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import cgroup
 from harness.channel import Channel
-from harness.drivers.base import InstanceSpec, Packed, Processes, find_address
+from harness.drivers.base import InstanceSpec, Packed, PlainInstance, Processes, find_address
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.model import NO_ACCELERATOR
@@ -77,7 +77,7 @@ def build_link_name(instance: str) -> str:
 
 
 @dataclass(slots=True)
-class RootedInstance:
+class RootedInstance(PlainInstance):
     """A started process tree. Ends when the agent ends; its groups are emptied by force."""
 
     spec: InstanceSpec

@@ -97,7 +97,8 @@ def build_grub_config(release: str, command_line: str) -> str:
 
     The offset 4 of an SMBIOS structure of type 11 holds the number of its strings, and so the
     number of the last one. With UEFI the kernel is entered by its EFI stub: GRUB's other way would
-    look for a video mode and complain in the kernel's place.
+    look for a video mode and complain in the kernel's place. A machine with too little memory ends
+    here, before a kernel that would find no root file system.
     """
     return f"""\
 if smbios --type 11 --get-string 4 --set oem; then
@@ -105,11 +106,13 @@ if smbios --type 11 --get-string 4 --set oem; then
 fi
 set kind=
 if test "$grub_platform" = efi; then set kind=efi; fi
-linux$kind /boot/vmlinuz-{release} {command_line} $extra
-initrd$kind /boot/initrd.img-{release}
-echo
-echo "@harness boot"
-boot
+if linux$kind /boot/vmlinuz-{release} {command_line} $extra; then
+    if initrd$kind /boot/initrd.img-{release}; then
+        echo
+        echo "@harness boot"
+        boot
+    fi
+fi
 """
 
 

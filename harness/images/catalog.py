@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
 from harness.images.importer import read_source
 from harness.images.model import Image
-from harness.images.pack import PATHS, write_packings
+from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
 from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
 from harness.images.rooted import run_rooted
@@ -99,11 +99,26 @@ def import_image(source: str, name: str, progress: Progress) -> Image:
         return _pack(name, "import", inputs, tree, folder, progress)
 
 
+def require_packing(name: str, packing: str, progress: Progress) -> Image:
+    """The image of ``name`` with a packing that not every image gets, made first where needed."""
+    image = require_image(name, progress)
+    if packing in image.packings:
+        return image
+    with start_work(store.images_dir() / name, progress) as folder:
+        progress(f"{name}: packing as {packing}")
+        fresh, final = folder / packing, image.folder / EXTRA_PATHS[packing]
+        write_extra(packing, image.tree, fresh, image.digest)
+        fresh.rename(final)
+    return replace(image, packings={**image.packings, packing: measure_file(packing, final)})
+
+
 def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path:
     """Copy one packing of an image to ``out`` (a new file or folder) and return it."""
-    image = require_image(name, progress)
-    if packing not in image.packings:
-        raise InputError(f"{packing!r} is not a packing", hint=f"one of {', '.join(PATHS)}")
+    if packing not in (*PATHS, *EXTRA_PATHS):
+        hint = f"one of {', '.join((*PATHS, *EXTRA_PATHS))}"
+        raise InputError(f"{packing!r} is not a packing", hint=hint)
+    extra = packing in EXTRA_PATHS
+    image = require_packing(name, packing, progress) if extra else require_image(name, progress)
     if out.exists() or not out.absolute().parent.is_dir():
         reason = "exists already" if out.exists() else "is in a folder that does not exist"
         raise InputError(f"{out} {reason}", hint="name a new file or folder")

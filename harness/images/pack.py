@@ -22,7 +22,10 @@ PATHS = {
     "qcow2": "disk.qcow2",
     "raw-zstd": "disk.raw.zst",
 }
-"""Every packing, and what it is called inside an image's folder."""
+"""The packings that every image gets, and what each is called inside an image's folder."""
+
+EXTRA_PATHS = {"squashfs": "root.squashfs", "erofs": "root.erofs"}
+"""Packings that are made when a platform asks for them: read-only file systems."""
 
 _BLOCK = 4096
 _INODE = 256
@@ -126,6 +129,29 @@ def convert_qcow2(raw: Path, out: Path) -> None:
         out,
     ]
     run_command(command, timeout=_TIMEOUT)
+
+
+def write_extra(name: str, tree: Path, out: Path, digest: str) -> None:
+    """Make a read-only file system of ``tree``: a packing of EXTRA_PATHS."""
+    command = build_extra(name, tree, out, digest)
+    require_tools(command[0])
+    run_rooted(command, timeout=_TIMEOUT)
+
+
+def build_extra(name: str, tree: Path, out: Path, digest: str) -> list[str]:
+    """The command line that makes it: no time but EPOCH, no identity but the image's."""
+    if name == "squashfs":
+        times = ("-mkfs-time", str(EPOCH), "-all-time", str(EPOCH))
+        quiet = ("-noappend", "-quiet", "-no-progress")
+        return ["mksquashfs", str(tree), str(out), "-comp", "zstd", *times, *quiet]
+    identity = str(uuid.uuid5(_NAMESPACE, digest))
+    return ["mkfs.erofs", "-zlz4hc", f"-T{EPOCH}", f"-U{identity}", "--quiet", str(out), str(tree)]
+
+
+def measure_file(name: str, path: Path) -> Packing:
+    """A packing that is one file, with its sizes."""
+    apparent, allocated = sum_file_sizes([path])
+    return Packing(name, path, apparent, allocated)
 
 
 def measure_packings(folder: Path, tree_apparent: int) -> dict[str, Packing]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.images.model import Image, Packing
+from harness.images.pack import EXTRA_PATHS, measure_file
 from harness.images.workshop import move_into_place, point_to, write_text
 from harness.paths import cache_dir
 
@@ -73,12 +74,19 @@ def read_record(folder: Path) -> Record | None:
             )
             for name, entry in document["packings"].items()
         }
+        packings |= _find_extras(folder)
         image = Image(document["name"], document["digest"], folder, packings)
         record = Record(image, document["origin"], document["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     whole = all(packing.path.exists() for packing in packings.values())
     return record if whole else None
+
+
+def _find_extras(folder: Path) -> dict[str, Packing]:
+    """Packings that were made later, when a platform asked for them."""
+    paths = {name: folder / path for name, path in EXTRA_PATHS.items()}
+    return {name: measure_file(name, path) for name, path in paths.items() if path.is_file()}
 
 
 def publish(record: Record, replace_same: bool) -> Record:
@@ -114,6 +122,7 @@ def format_record(record: Record) -> str:
             "virtual": packing.virtual,
         }
         for name, packing in image.packings.items()
+        if name not in EXTRA_PATHS
     }
     document = {
         "version": VERSION,

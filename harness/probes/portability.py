@@ -10,8 +10,11 @@ from pathlib import Path
 from harness.drivers.base import Packed
 from harness.model import Measurement
 
-TRANSPORTS = ("oci-gzip", "oci-zstd", "qcow2", "raw-zstd")
-"""Packings that are made to travel; the others are what an instance runs from."""
+TRANSPORTS = (
+    "oci-gzip", "oci-zstd", "qcow2", "raw-zstd", "squashfs", "erofs", "disk-qcow2",
+    "disk-raw-zstd", "snapshot",
+)  # fmt: skip
+"""Packings that travel; the others are only what an instance runs from."""
 
 _CHUNK = 1 << 20
 

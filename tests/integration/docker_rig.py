@@ -36,7 +36,8 @@ class Bench:
         (scratch_root() / self.run_id).mkdir(parents=True, exist_ok=True)
         self.driver = load_driver("docker", self.toolbox)
         assert self.driver.unavailable() is None
-        self.stack.enter_context(self.driver.start_run([self.image]))
+        first = build_spec(self.image, self.run_id, "first")
+        self.stack.enter_context(self.driver.start_run([first]))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -72,7 +72,8 @@ def instance_of(
     toolbox = Toolbox(starter=programs.starter, scratch=scratch, run_id=run_id)
     driver = load_driver(platform, toolbox)
     spec = build_spec(image, run_id, "one", **changes)
-    with driver.start_run([loaded or image]), driver.start_instance(spec) as instance:
+    first = replace(spec, image=loaded or image)
+    with driver.start_run([first]), driver.start_instance(spec) as instance:
         instance.wait_ready()
         yield instance
 

@@ -21,10 +21,11 @@ from harness.drivers import accelerator, load_driver
 from harness.drivers.accelerator import (
     KVM_DEVICE,
     KVM_WITHOUT_CAPABILITIES_MSR,
+    build_direct_guest,
     prove_accelerator,
 )
 from harness.drivers.base import InstanceSpec, Toolbox
-from harness.drivers.domain_xml import PC, Domain, build_domain_xml
+from harness.drivers.domain_xml import PC, Domain, Drive, build_domain_xml
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.drivers.tsc import measure_tsc_khz
 from harness.errors import HarnessError, HostError, TrialError
@@ -76,7 +77,7 @@ class Parts:
 
 @pytest.fixture(scope="module")
 def parts(tiny_image: Image, programs: Programs, guest_kernel: GuestKernel) -> Parts:
-    prove_accelerator(guest_kernel)
+    prove_accelerator(build_direct_guest(guest_kernel))
     return Parts(tiny_image, programs, guest_kernel)
 
 
@@ -481,8 +482,7 @@ def test_a_boot_sector_runs_under_kvm_through_libvirt(parts: Parts, tmp_path: Pa
                 memory=16 << 20,
                 cpus=1,
                 console=console,
-                disk=disk,
-                ide=True,
+                drives=(Drive(disk, bus="ide"),),
             )
         )
         hypervisor = open_hypervisor(None, folder / "libvirt")
@@ -516,27 +516,27 @@ def test_the_accelerator_is_proved_by_a_boot_and_remembered(
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     monkeypatch.setattr(accelerator, "KVM_BOUND_S", 3.0)
-    first = prove_accelerator(guest_kernel)
+    first = prove_accelerator(build_direct_guest(guest_kernel))
     assert first.proved
     assert "booted in" in first.reason
     if first.name == "tcg":
         assert "not KVM: " in first.reason
     begun = time.monotonic()
-    assert prove_accelerator(guest_kernel) == first
+    assert prove_accelerator(build_direct_guest(guest_kernel)) == first
     assert time.monotonic() - begun < 1
 
 
 def test_asking_for_kvm_is_no_way_around_the_proof(guest_kernel: GuestKernel) -> None:
-    if prove_accelerator(guest_kernel).name == "kvm":
-        assert prove_accelerator(guest_kernel, "kvm").proved
+    if prove_accelerator(build_direct_guest(guest_kernel)).name == "kvm":
+        assert prove_accelerator(build_direct_guest(guest_kernel), "kvm").proved
         return
     with pytest.raises(HarnessError, match="KVM cannot run the guests here: ") as raised:
-        prove_accelerator(guest_kernel, "kvm")
+        prove_accelerator(build_direct_guest(guest_kernel), "kvm")
     assert raised.value.exit_code == 3
 
 
 def test_emulation_can_be_asked_for(guest_kernel: GuestKernel) -> None:
-    found = prove_accelerator(guest_kernel, "tcg")
+    found = prove_accelerator(build_direct_guest(guest_kernel), "tcg")
     assert (found.name, found.proved) == ("tcg", True)
 
 

@@ -5,7 +5,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.drivers.base import Daemon, InstanceSpec, Packed, Processes, find_address
+from harness.drivers.base import (
+    Daemon,
+    InstanceSpec,
+    Packed,
+    PlainInstance,
+    Processes,
+    find_address,
+)
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.model import Kind
@@ -14,7 +21,7 @@ STAMPS = {"request": 0, "created": 1_000_000, "init": 2_000_000, "exec": 4_000_0
 
 
 @dataclass
-class FakeInstance:
+class FakeInstance(PlainInstance):
     """An instance that is ready 10 ms after its request, or fails as it was told."""
 
     spec: InstanceSpec
@@ -77,7 +84,7 @@ class FakeDriver:
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
         return {"name": spec.name}
 
-    def start_run(self, _images: Sequence[Image], /) -> AbstractContextManager[None]:
+    def start_run(self, _specs: Sequence[InstanceSpec], /) -> AbstractContextManager[None]:
         return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[FakeInstance]:

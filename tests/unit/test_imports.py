@@ -51,6 +51,7 @@ DOORS = {
     "click": ("harness.cli*", "harness.__main__"),
     "jinja2": ("harness.analysis.report*",),
     "libvirt": ("harness.drivers.libvirt_*",),
+    "lxml": ("harness.drivers.domain_xml",),
     "matplotlib": ("harness.analysis.plots*",),
     "msgspec": ("harness.inputs", "harness.plan*", "harness.workloads", "harness.store*"),
     "numpy": ("harness.analysis*",),

@@ -1,0 +1,140 @@
+"""`vm-disk`: a machine that starts from its own disk, as a cloud image does.
+
+Firmware, a boot loader, the distribution's kernel and initramfs and systemd come first; the agent
+is a service. BIOS by default, UEFI as a variant.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.drivers.accelerator import OEM_PREFIX, Accelerator, Guest, build_direct_guest
+from harness.drivers.base import InstanceSpec, Packed
+from harness.drivers.domain_xml import Q35, Uefi
+from harness.drivers.kernel_line import build_emulation_words
+from harness.drivers.libvirt_vm import Plan, VmDriver, VmInstance, list_programs
+from harness.drivers.storage import build_storage
+from harness.drivers.tsc import measure_tsc_khz
+from harness.errors import HostError
+from harness.images.bootable import find_disk
+from harness.images.model import Disk, Image
+
+UEFI_FILES = (
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+)
+"""Where Debian, Fedora and Arch have OVMF: its code and a blank store of variables."""
+
+_STAMP = "TimestampMonotonic"
+
+
+class DiskInstance(VmInstance):
+    """Its guest can also say what its own system knows of the boot."""
+
+    def read_evidence(self) -> Mapping[str, object]:
+        code = self.ask("report")
+        text = self.channel.report.decode(errors="replace")
+        return {"seen_by_guest": {"systemd": parse_report(text)}} if code == "0" else {}
+
+
+class VmDiskDriver(VmDriver):
+    """A PC that boots its disk; shutting down in order takes its guest some seconds."""
+
+    name = "vm-disk"
+    machine = Q35
+    grace = 60.0
+    build_instance = DiskInstance
+
+    def unavailable(self) -> str | None:
+        missing = super().unavailable()
+        if missing is None and self._is_uefi and find_uefi() is None:
+            return "the UEFI firmware OVMF is not installed; the package is called ovmf or edk2"
+        return missing
+
+    def find_guest(self, image: Image, /) -> Guest:
+        disk = self.require_disk(image)
+        return Guest(
+            digest=disk.digest,
+            machine=self.machine.type,
+            word=b"@harness system",
+            tuned=self.options.tuned,
+            disk=disk.packings["disk-raw"].path,
+            uefi=find_uefi() if self._is_uefi else None,
+            below=build_direct_guest(self.require_kernel(), tuned=self.options.tuned),
+        )
+
+    def build_plan(self, spec: InstanceSpec, accelerator: Accelerator) -> Plan:
+        raw = self.require_disk(spec.image).packings["disk-raw"].path
+        storage = build_storage(self.options, {"raw": raw}, spec.folder)
+        uefi = None
+        if self._is_uefi:
+            code, blank = self._require_uefi()
+            uefi = Uefi(code, spec.folder / "variables.fd")
+            copy = ("cp", str(blank), str(uefi.variables))
+            storage = replace(storage, commands=(*storage.commands, copy))
+        words = build_emulation_words(accelerator.acceleration, measure_tsc_khz())
+        strings = (OEM_PREFIX + " ".join(words),)
+        return self.complete_plan(spec, accelerator, storage, uefi=uefi, oem_strings=strings)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        disk = self.require_disk(spec.image)
+        packages = [
+            {"name": name, "version": version, "bytes": size}
+            for name, version, size in disk.packages
+        ]
+        system = {"packages": packages, "bytes": disk.extra_bytes, "changed": list(disk.changed)}
+        return {**super().describe(spec), "system": system}
+
+    def files(self, image: Image) -> Sequence[Path]:
+        firmware = self._require_uefi() if self._is_uefi else ()
+        raw = self.require_disk(image).packings["disk-raw"].path
+        return [raw, *firmware, *list_programs(self.toolbox.starter)]
+
+    def packed(self, image: Image) -> Sequence[Packed]:
+        """The disk is whole in itself: nothing travels beside it."""
+        packings = self.require_disk(image).packings
+        return [Packed(name, (packing.path,)) for name, packing in packings.items()]
+
+    def require_disk(self, image: Image) -> Disk:
+        found = find_disk(image)
+        if found is None:
+            raise HostError(
+                f"image {image.name} has no bootable disk yet",
+                hint="`run` makes it, from the Debian archive",
+            )
+        return found
+
+    @property
+    def _is_uefi(self) -> bool:
+        return self.options.firmware == "uefi"
+
+    def _require_uefi(self) -> tuple[Path, Path]:
+        found = find_uefi()
+        if found is None:
+            raise HostError("the UEFI firmware OVMF is not installed", hint="install ovmf")
+        return found
+
+
+def find_uefi() -> tuple[Path, Path] | None:
+    """OVMF's code and variables on this host."""
+    pairs = ((Path(code), Path(variables)) for code, variables in UEFI_FILES)
+    return next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
+
+
+def parse_report(text: str) -> dict[str, object]:
+    """systemd's own stamps in seconds of the guest's clock (0: not reached), and its blame list.
+
+    ``text`` is what ``systemctl show`` (``NAMETimestampMonotonic=MICROSECONDS``) and
+    ``systemd-analyze blame`` print.
+    """
+    stamps: dict[str, float] = {}
+    blame: list[list[str]] = []
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key.endswith(_STAMP) and value.isdecimal() and int(value):
+            stamps[key.removesuffix(_STAMP).lower()] = int(value) / 1e6
+        elif not equals and (words := line.split()):
+            blame.append([" ".join(words[:-1]), words[-1]])
+    return {"timestamps": stamps, "blame": blame}
