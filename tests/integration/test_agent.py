@@ -232,7 +232,7 @@ def test_stop_kills_a_stubborn_workload_and_its_children(agent: Host, tmp_path: 
     asked = time.monotonic()
     agent.stop()
     assert 0.15 < time.monotonic() - asked < 1.0
-    assert not is_running(child)
+    wait_until(lambda: not is_running(child))  # it dies by itself once it was killed
 
 
 def test_the_agent_ends_when_the_host_is_gone(agent: Host) -> None:
@@ -250,6 +250,14 @@ def test_the_workload_has_the_environment_and_session_of_its_own(agent: Host) ->
     _, group, session = numbers.split()
     assert path == PATH["PATH"]
     assert group == session
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fails if it does not come true within two seconds."""
+    deadline = time.monotonic() + 2
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -17,14 +16,13 @@ from typing import Any
 import pytest
 
 from harness import cgroup, lab, linux
-from harness.drivers import accelerator, load_driver
+from harness.drivers import accelerator
 from harness.drivers.accelerator import (
     KVM_DEVICE,
     KVM_WITHOUT_CAPABILITIES_MSR,
     build_direct_guest,
     prove_accelerator,
 )
-from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.domain_xml import PC, Domain, Drive, build_domain_xml
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.drivers.tsc import measure_tsc_khz
@@ -35,77 +33,17 @@ from harness.paths import scratch_root
 from harness.probes import request
 from harness.starter import read_clock, start_starter
 from tests.integration.laboratory import run_in_lab
+from tests.integration.machines import MEMORY, Parts, fail_to_start, list_leftovers
 
 PLATFORMS = ("vm-direct", "vm-microvm")
-MEMORY = 192 << 20
 SECOND = 1_000_000_000
 MILESTONES = {"request", "created", "kernel", "init", "exec", "ready"}
-
-
-class Parts:
-    """What every start needs; forked into the lab with the test."""
-
-    def __init__(self, image: Image, programs: Programs, kernel: GuestKernel) -> None:
-        self.image, self.programs, self.kernel = image, programs, kernel
-
-    def spec(self, run_id: str, name: str = "one", **changes: Any) -> InstanceSpec:
-        folder = scratch_root() / run_id / name
-        folder.mkdir(parents=True)
-        spec = InstanceSpec(
-            name=f"harness-{run_id}-{name}",
-            folder=folder,
-            image=self.image,
-            command=("true",),
-            environment={},
-            ready="exit",
-            memory=MEMORY,
-        )
-        return replace(spec, **changes)
-
-    def driver(self, platform: str, run_id: str, **changes: Any) -> Any:
-        toolbox = Toolbox(self.programs.starter, self.kernel, scratch=scratch_root() / run_id)
-        return load_driver(platform, replace(toolbox, **changes))
-
-    @contextmanager
-    def start(self, platform: str, run_id: str, **changes: Any) -> Iterator[Any]:
-        """A started instance, ready."""
-        driver = self.driver(platform, run_id)
-        with driver.start_instance(self.spec(run_id, **changes)) as instance:
-            instance.wait_ready()
-            yield instance
 
 
 @pytest.fixture(scope="module")
 def parts(tiny_image: Image, programs: Programs, guest_kernel: GuestKernel) -> Parts:
     prove_accelerator(build_direct_guest(guest_kernel))
     return Parts(tiny_image, programs, guest_kernel)
-
-
-def list_leftovers(run_id: str) -> list[str]:
-    """QEMU processes, links and libvirt's files of domains, as seen in the lab."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if b"qemu-system" in (entry / "cmdline").read_bytes():
-                found.append(f"process {entry.name}")
-    found += [name for _, name in socket.if_nameindex() if name not in ("lo", lab.BRIDGE)]
-    root = scratch_root() / run_id / "libvirt"
-    found += [str(path) for path in root.glob("run/qemu/harness-*")]
-    found += [str(path) for path in root.glob("lib/qemu/domain-*")]
-    found += [each.name() for each in open_hypervisor(None, root).connection.listAllDomains()]
-    return found
-
-
-def fail_to_start(parts: Parts, run_id: str, platform: str, **changes: Any) -> list[Any]:
-    """[message, hint, seconds until it was told, what is left] of a start that fails."""
-    begun = time.monotonic()
-    try:
-        with parts.start(platform, run_id, **changes):
-            pass
-    except TrialError as error:
-        seconds = time.monotonic() - begun
-        return [error.message, error.hint or "", seconds, list_leftovers(run_id)]
-    raise AssertionError("it started")
 
 
 # ---- a start and its end ---------------------------------------------------------------------
