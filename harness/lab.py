@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from harness import cgroup, linux
+from harness import cgroup, linux, outer_network
 from harness.errors import HarnessError, HostError
 from harness.paths import cache_dir, register_dir, scratch_root
 from harness.process import run_command
@@ -82,6 +82,8 @@ class Record:
     """Address of a Docker daemon, not the run's own, that may hold containers of the run."""
     absent: tuple[str, ...] = ()
     """Folders of engines outside the scratch folder that were not there before the run."""
+    libvirt: str = ""
+    """Address of a libvirt daemon that may hold virtual machines and files of the run."""
 
     @property
     def path(self) -> Path:
@@ -106,6 +108,11 @@ def _hold_record(record: Record) -> Iterator[None]:
 def note_engine(run_id: str, host: str) -> None:
     """Have containers of the run removed from the Docker daemon at ``host`` when the run ends."""
     _write_note(replace(_read_record(build_record(run_id)), docker=host))
+
+
+def note_connection(run_id: str, uri: str) -> None:
+    """Have what the run has in the libvirt daemon at ``uri`` removed when it ends; "" for none."""
+    _write_note(replace(_read_record(build_record(run_id)), libvirt=uri))
 
 
 def note_folders(run_id: str, folders: Sequence[str]) -> None:
@@ -145,6 +152,10 @@ def _clean_record(record: Record) -> list[str]:
         from harness.drivers.docker_api import remove_run
 
         said += remove_run(record.docker, record.run_id)
+    if record.libvirt:
+        from harness.drivers.libvirt_pool import clean_daemon
+
+        said += clean_daemon(record.libvirt, record.run_id)
     with contextlib.suppress(OSError):  # not root's run, which makes none, may not look there
         for file in NETWORK_RESULTS.glob(f"{cgroup.PREFIX}{record.run_id}-*"):
             file.unlink(missing_ok=True)
@@ -276,6 +287,7 @@ def _keep(
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC
     if network:
         flags |= linux.CLONE_NEWNET
+        outer_network.remember()
     ask, answer = mapping
     if need_mapping:
         linux.unshare(linux.CLONE_NEWUSER)

@@ -1,6 +1,6 @@
 """The few system calls that Python 3.11's standard library has no function for.
 
-Sources: unshare(2), mount(2), umount2(2), prctl(2), mincore(2).
+Sources: unshare(2), setns(2), mount(2), umount2(2), prctl(2), mincore(2).
 """
 
 import contextlib
@@ -40,6 +40,11 @@ _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 def unshare(flags: int) -> None:
     """Move this process (for CLONE_NEWPID: its children) into new namespaces; raises OSError."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def setns(file: int, kind: int) -> None:
+    """Move this thread into the namespace that ``file`` is open on; raises OSError."""
+    _check(_libc.setns(file, kind), "setns")
 
 
 def mount(source: str, target: Path | str, kind: str, flags: int = 0, options: str = "") -> None:

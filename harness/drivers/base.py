@@ -119,12 +119,14 @@ class Processes:
 
     For a VM the virtual machine monitor is ``inside``, for a sandbox its user-space kernel.
     Helpers are what serves this instance alone (runtime, shim, conmon, gofer). ``proc`` is the
-    /proc in which these numbers hold: an engine outside the lab counts by the host's.
+    /proc in which these numbers hold: an engine outside the lab counts by the host's. ``elsewhere``
+    are those of another host, of which nothing can be read here.
     """
 
     inside: tuple[int, ...]
     helpers: tuple[int, ...] = ()
     proc: Path = Path("/proc")
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One virtual machine to describe. Paths of sockets are where somebody listens already.
+    """One virtual machine to describe. Paths of sockets are where somebody listens already; with
+    ``streams`` libvirt has the sockets instead, and the paths only say that there are such ports.
 
     ``memory`` is in bytes. ``bridge`` gives it a network interface. A ``lean`` one has only the
     devices it needs, on the root bus. One that is to be ``saved`` has a CPU that can be.
@@ -122,6 +123,7 @@ class Domain:
     placement: Placement | None = None
     huge_pages: bool = False
     saved: bool = False
+    streams: bool = False
     oem_strings: tuple[str, ...] = ()
 
 
@@ -234,12 +236,14 @@ def _add_devices(root: etree._Element, domain: Domain) -> None:
 
 
 def _add_ports(devices: etree._Element, domain: Domain) -> None:
-    serial = _add(devices, "serial", {"type": "unix"})
-    _add(serial, "source", {"mode": "connect", "path": str(domain.console)})
+    serial = _add(devices, "serial", {"type": "pty" if domain.streams else "unix"})
+    if not domain.streams:
+        _add(serial, "source", {"mode": "connect", "path": str(domain.console)})
     _add(serial, "target", {"type": "isa-serial", "port": "0"})
     if domain.channel:
         channel = _add(devices, "channel", {"type": "unix"})
-        _add(channel, "source", {"mode": "connect", "path": str(domain.channel)})
+        if not domain.streams:
+            _add(channel, "source", {"mode": "connect", "path": str(domain.channel)})
         _add(channel, "target", {"type": "virtio", "name": CHANNEL_NAME})
 
 

@@ -2,11 +2,11 @@
 
 By default libvirt's QEMU driver runs inside this process (``qemu:///embed``, see
 libvirt.org/drvqemu.html): no daemon, all its files below one folder, and what it starts belongs to
-the lab. Any other connection that reaches a QEMU driver of this host works too.
+the lab. Other connections, see libvirt_connect.py, lead to a daemon; it ends what was started when
+this process is gone, and carries the guests' ports as streams.
 """
 
 import contextlib
-import functools
 import os
 import signal
 import threading
@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import linux
+from harness.drivers.libvirt_connect import (
+    format_error,
+    open_connection,
+    open_daemon,
+    prepare_libvirt,
+)
+from harness.drivers.libvirt_stream import Pump, open_channel, open_console
+from harness.drivers.libvirt_uri import EMBEDDED, is_embedded, is_remote
 from harness.errors import HostError, TrialError
 from harness.starter import read_clock
 
-EMBEDDED = "qemu:///embed"
-LOG_NAME = "libvirt.log"
-
 _FORCED_END_S = 10.0
-_LOG_WARNINGS = 3  # libvirt's number for warnings and worse
 _CONF = """\
 # QEMU runs as the user of the harness, and nothing but the harness confines it.
 user = "+{user}"
@@ -47,22 +51,40 @@ _ENDS = {
 }
 """virDomainEventStoppedDetailType, in words."""
 
+_CLOSED = {
+    0: "failed",
+    1: "ended: the daemon is gone",
+    2: "ended: the daemon no longer answers",
+}
+"""virConnectCloseReason, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The starter's sockets that a daemon's guest is joined to."""
+
+    channel: Path
+    console: Path
+
 
 @dataclass(slots=True)
 class Domain:
     """A domain from just before its start until libvirt has cleaned up after it.
 
     ``wake`` is a descriptor that is readable once the domain has ended; ``end`` then says how.
-    ``process`` is a pidfd of its QEMU, None where libvirt runs elsewhere.
+    ``process`` is a pidfd of its QEMU, None where libvirt runs elsewhere; ``elsewhere`` is another
+    host.
     """
 
     name: str
     wake: int
+    elsewhere: bool = False
     handle: Any = None
     pid: int | None = None
     process: int | None = None
     end: str | None = None
     ended: threading.Event = field(default_factory=threading.Event)
+    pumps: list[Pump] = field(default_factory=list)
     running: int | None = None
     shut_down: int | None = None
     released: int = 0
@@ -98,16 +120,19 @@ class Domain:
 
 @dataclass(slots=True)
 class Hypervisor:
-    """An open connection. ``root`` is the folder of the embedded driver, None for another one."""
+    """An open connection. ``root`` is the folder of the embedded driver, None for a daemon's."""
 
     connection: Any
     root: Path | None
     domains: dict[str, Domain] = field(default_factory=dict)
+    remote: bool = False
+    closed: str | None = None
+    """Why a daemon's connection is no more."""
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[Domain]:
         """Listen for the end of a domain that is about to be started; it is gone on exit."""
-        domain = Domain(name, os.eventfd(0))
+        domain = Domain(name, os.eventfd(0), self.remote)
         self.domains[name] = domain
         try:
             yield domain
@@ -116,23 +141,52 @@ class Hypervisor:
                 domain.kill()
             finally:
                 del self.domains[name]
+                for pump in domain.pumps:
+                    pump.close()
                 for descriptor in (domain.wake, domain.process):
                     if descriptor is not None:
                         os.close(descriptor)
 
-    def create(self, domain: Domain, xml: str) -> None:
-        """Start the domain; returns when libvirt says that it runs. Raises TrialError."""
+    def create(self, domain: Domain, xml: str, ports: Ports | None = None) -> None:
+        """Start the domain; returns when libvirt says that it runs. Raises TrialError.
+
+        A daemon's guest has ``ports``, whose streams are there before its first instruction: it is
+        made without running, and let go then.
+        """
         libvirt = _import_libvirt()
+        # A daemon ends the domain when this process is gone; the lab does so by itself.
+        flags = 0 if self.root else libvirt.VIR_DOMAIN_START_AUTODESTROY
         try:
-            # A daemon ends the domain when this process is gone; the lab does so by itself.
-            flags = 0 if self.root else libvirt.VIR_DOMAIN_START_AUTODESTROY
+            if ports is None:
+                domain.handle = self.connection.createXML(xml, flags)
+                return
+            flags |= libvirt.VIR_DOMAIN_START_PAUSED
             domain.handle = self.connection.createXML(xml, flags)
+            domain.pumps.append(open_channel(libvirt, domain.handle, ports.channel))
+            domain.pumps.append(open_console(libvirt, domain.handle, ports.console))
+            domain.handle.resume()
         except libvirt.libvirtError as error:
-            message = _format(error)
-            raise TrialError(
-                f"libvirt could not start the virtual machine: {message}",
-                hint=_find_hint(message),
-            ) from error
+            raise self._explain(domain, error) from error
+
+    def _explain(self, domain: Domain, error: Exception) -> TrialError:
+        """Why a start failed; a name that is taken is the only thing libvirt says in two ways."""
+        if self.closed is not None:
+            return TrialError(self.closed)
+        if domain.handle is None and self.has_domain(domain.name):
+            return TrialError(
+                f"libvirt has a virtual machine named {domain.name} that no run made",
+                hint="it was left alone; begin a run of another name",
+            )
+        message = format_error(error)
+        return TrialError(
+            f"libvirt could not start the virtual machine: {message}", hint=_find_hint(message)
+        )
+
+    def has_domain(self, name: str) -> bool:
+        """Whether libvirt knows a domain of that name, running or not."""
+        with contextlib.suppress(_import_libvirt().libvirtError):
+            return self.connection.lookupByName(name) is not None
+        return False
 
     def save(self, domain: Domain, path: Path) -> None:
         """Write a running domain's memory to a file, and end it; raises TrialError."""
@@ -140,7 +194,9 @@ class Hypervisor:
         try:
             domain.handle.saveFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
-            raise TrialError(f"libvirt could not save the machine: {_format(error)}") from error
+            raise TrialError(
+                f"libvirt could not save the machine: {format_error(error)}"
+            ) from error
 
     def restore(self, xml: str, path: Path) -> None:
         """Start a domain from its saved memory; returns when it runs. Raises TrialError."""
@@ -148,7 +204,7 @@ class Hypervisor:
         try:
             self.connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
-            message = _format(error)
+            message = format_error(error)
             raise TrialError(
                 f"libvirt could not restore the virtual machine: {message}",
                 hint=_find_hint(message),
@@ -169,7 +225,7 @@ class Hypervisor:
         """Where QEMU's messages of a domain are."""
         return self.root / "log/qemu" / f"{name}.log" if self.root else None
 
-    def learn(self, emulator: str, machine: str, acceleration: str) -> None:
+    def learn(self, emulator: str | None, machine: str, acceleration: str) -> None:
         """Let libvirt ask QEMU what it can do, which it does once; raises HostError."""
         libvirt = _import_libvirt()
         kind = "kvm" if acceleration == "kvm" else "qemu"
@@ -177,7 +233,7 @@ class Hypervisor:
             self.connection.getDomainCapabilities(emulator, "x86_64", machine, kind, 0)
         except libvirt.libvirtError as error:
             raise HostError(
-                f"libvirt cannot use {machine} with {acceleration}: {_format(error)}"
+                f"libvirt cannot use {machine} with {acceleration}: {format_error(error)}"
             ) from error
 
     def validate(self, xml: str) -> None:
@@ -190,7 +246,15 @@ class Hypervisor:
             definition = self.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
             definition.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
         except libvirt.libvirtError as error:
-            raise HostError(f"libvirt does not accept the domain: {_format(error)}") from error
+            raise HostError(f"libvirt does not accept the domain: {format_error(error)}") from error
+
+    def take_close(self, reason: int) -> None:
+        """The daemon is gone, in libvirt's thread: every domain's trial is over."""
+        words = _CLOSED.get(reason, "was closed")
+        self.closed = f"the connection to libvirt {words}"
+        for domain in list(self.domains.values()):
+            if not domain.ended.is_set():
+                domain.finish(self.closed)
 
     def take_event(self, handle: Any, event: int, detail: int) -> None:
         """A lifecycle event, in libvirt's thread."""
@@ -206,36 +270,38 @@ class Hypervisor:
             domain.finish(_ENDS.get(detail, "libvirt ended it"))
 
 
-@functools.cache
+_opened: dict[tuple[str, Path], Hypervisor] = {}
+
+
 def open_hypervisor(uri: str | None, root: Path) -> Hypervisor:
     """The connection to ``uri`` (default: embedded, below ``root``), opened once a process.
 
-    Raises HostError with what libvirt says.
+    One whose daemon has gone is opened anew. Raises HostError with what libvirt says.
     """
-    embedded = uri is None or uri == EMBEDDED
+    key = (uri or EMBEDDED, root)
+    found = _opened.get(key)
+    if found is None or found.closed is not None:
+        found = _opened[key] = _open_hypervisor(uri, root)
+    return found
+
+
+def _open_hypervisor(uri: str | None, root: Path) -> Hypervisor:
+    embedded = is_embedded(uri)
     root.mkdir(parents=True, exist_ok=True)
-    _direct_log(root / LOG_NAME)
-    _start_events()
-    connection = _open_embedded(root) if embedded else _open(str(uri))
-    hypervisor = Hypervisor(connection, root if embedded else None)
+    prepare_libvirt(root)
+    connection = _open_embedded(root) if embedded else open_daemon(str(uri))
+    hypervisor = Hypervisor(connection, root if embedded else None, remote=is_remote(uri))
     connection.domainEventRegisterAny(
         None,
         _import_libvirt().VIR_DOMAIN_EVENT_ID_LIFECYCLE,
         lambda _, handle, event, detail, context: context.take_event(handle, event, detail),
         hypervisor,
     )
+    if not embedded:
+        connection.registerCloseCallback(
+            lambda _, reason, context: context.take_close(reason), hypervisor
+        )
     return hypervisor
-
-
-def _open(uri: str) -> Any:
-    libvirt = _import_libvirt()
-    try:
-        return libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise HostError(
-            f"libvirt connection {uri}: {_format(error)}",
-            hint="without a connection of your own the harness needs no daemon",
-        ) from error
 
 
 def _open_embedded(root: Path) -> Any:
@@ -247,7 +313,7 @@ def _open_embedded(root: Path) -> Any:
     def work() -> None:
         try:
             _enter_view(root)
-            found.append(_open(f"{EMBEDDED}?root={_shorten(root)}"))
+            found.append(open_connection(f"{EMBEDDED}?root={_shorten(root)}"))
         except (HostError, OSError) as error:
             found.append(error)
 
@@ -286,26 +352,6 @@ def _shorten(root: Path) -> str:
     return f"/proc/{os.getpid()}/fd/{os.open(root, os.O_PATH | os.O_CLOEXEC)}"
 
 
-def _direct_log(path: Path) -> None:
-    """libvirt reads this when it is first loaded; it would talk on stderr."""
-    os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", f"{_LOG_WARNINGS}:file:{path}")
-    os.environ.setdefault("LIBVIRT_LOG_FILTERS", "")
-
-
-@functools.cache
-def _start_events() -> None:
-    """A thread that serves libvirt's events as long as the process lives."""
-    libvirt = _import_libvirt()
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-
-    def serve() -> None:
-        while True:
-            libvirt.virEventRunDefaultImpl()
-
-    threading.Thread(target=serve, name="libvirt-events", daemon=True).start()
-
-
 def read_libvirt_version() -> str:
     """The version of the library, which is also that of the embedded driver."""
     return str(_import_libvirt().getVersion())
@@ -314,12 +360,6 @@ def read_libvirt_version() -> str:
 def _destroy(handle: Any) -> None:
     with contextlib.suppress(_import_libvirt().libvirtError):
         handle.destroy()
-
-
-def _format(error: Exception) -> str:
-    """libvirt's message as one line; the last is the cause, above it may be QEMU's command."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _find_hint(message: str) -> str:

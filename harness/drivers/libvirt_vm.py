@@ -26,8 +26,10 @@ from harness.drivers.accelerator import (
 from harness.drivers.base import InstanceSpec, Processes, Toolbox, find_address
 from harness.drivers.domain_xml import DiskMode, Domain, Machine, build_domain_xml
 from harness.drivers.libvirt_host import Domain as RunningDomain
-from harness.drivers.libvirt_host import Hypervisor, open_hypervisor
+from harness.drivers.libvirt_host import Hypervisor, Ports, open_hypervisor
+from harness.drivers.libvirt_site import Site, find_site, move_domain
 from harness.drivers.storage import Storage
+from harness.drivers.tsc import measure_tsc_khz
 from harness.drivers.tuning import Tuning, read_means, tune
 from harness.errors import HostError, TrialError
 from harness.images.model import GuestKernel, Image
@@ -124,7 +126,8 @@ class VmInstance:
         """QEMU is the instance; what else is in its groups (virtiofsd) helps it."""
         found = set(cgroup.read_processes(self.spec.cgroups)) if self.spec.cgroups else set()
         inside = found if self.domain.pid is None else {self.domain.pid}
-        return Processes(tuple(sorted(inside)), (self.starter.pid, *sorted(found - inside)))
+        helpers = (self.starter.pid, *sorted(found - inside))
+        return Processes(tuple(sorted(inside)), helpers, elsewhere=self.domain.elsewhere)
 
     def files(self) -> Sequence[Path]:
         return self.storage.own
@@ -167,7 +170,6 @@ class VmDriver:
 
     name = ""
     daemon = None
-    no_network: str | None = None
     kind: Kind = "vm"
     machine: Machine
     grace = 10.0
@@ -186,6 +188,15 @@ class VmDriver:
 
     # ---- the driver's interface
 
+    @property
+    def site(self) -> Site | None:
+        """The libvirt daemon that has the machines; None where libvirt is in this process."""
+        return find_site(self.toolbox, self.root)
+
+    @property
+    def no_network(self) -> str | None:
+        return self.site.no_network if self.site else None
+
     def unavailable(self) -> str | None:
         if platform.machine() != "x86_64":
             return f"guests are x86-64 so far, and this host is {platform.machine()}"
@@ -194,14 +205,16 @@ class VmDriver:
                 return f"{program} is not installed; `make run` installs it"
         if importlib.util.find_spec("libvirt") is None:
             return "the Python package libvirt-python is not installed; `make run` installs it"
-        return None
+        return self.site.find_fault(self.options) if self.site else None
 
     def accelerator(self, image: Image) -> Accelerator:
         """What its guests run on; the first time it may boot one to find out. Raises HostError."""
-        return _prove(self.find_guest(image), self.toolbox.accelerator)
+        return self._note_host(_prove(self.find_guest(image), self.toolbox.accelerator))
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        accelerator = find_accelerator(self.find_guest(spec.image), self.toolbox.accelerator)
+        accelerator = self._note_host(
+            find_accelerator(self.find_guest(spec.image), self.toolbox.accelerator)
+        )
         plan = self.build_plan(spec, accelerator)
         described: dict[str, object] = {
             "command": list(spec.command),
@@ -210,7 +223,7 @@ class VmDriver:
             "accelerator_reason": accelerator.reason,
             "connection": self.toolbox.connection or "qemu:///embed",
             "disks": [list(command) for command in plan.storage.commands],
-            "domain": build_domain_xml(plan.domain),
+            "domain": self.build_xml(plan),
         }
         if plan.domain.boot:
             described["kernel_command_line"] = plan.domain.boot.command_line
@@ -223,20 +236,28 @@ class VmDriver:
     @contextlib.contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """Prove the accelerator and hold each workload's machine against libvirt's schema."""
-        for spec in specs:
-            plan = self.build_plan(spec, self.accelerator(spec.image))
-            hypervisor = self.open_hypervisor(plan.domain.acceleration.name)
-            hypervisor.validate(build_domain_xml(plan.domain))
-        yield
+        with self.site.start_run() if self.site else contextlib.nullcontext():
+            for spec in specs:
+                plan = self.build_plan(spec, self.accelerator(spec.image))
+                hypervisor = self.open_hypervisor(plan.domain.acceleration.name)
+                hypervisor.validate(self.build_xml(plan))
+                if self.site:
+                    self.site.upload_shared(plan.domain)
+            yield
 
     @contextlib.contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[VmInstance]:
         accelerator = self.accelerator(spec.image)
         hypervisor = self.open_hypervisor(accelerator.name)
         plan = self.prepare(self.build_plan(spec, accelerator), spec)
-        layout, name, xml = Layout.of(spec.folder), plan.domain.name, build_domain_xml(plan.domain)
+        layout, name, xml = Layout.of(spec.folder), plan.domain.name, self.build_xml(plan)
+        ports = None
         with contextlib.ExitStack() as stack:
+            if self.site:
+                plan, ports = move_storage(self.site, plan), Ports(layout.channel, layout.console)
             stack.enter_context(prepare_files(plan, layout, xml, hypervisor.find_log(name)))
+            if self.site:
+                stack.enter_context(self.site.placed(plan.domain))
             starter = stack.enter_context(start_starter(self.toolbox.starter))
             domain = stack.enter_context(hypervisor.hold(name))
             agent_spec = build_guest_spec(spec, plan.extras)
@@ -250,7 +271,7 @@ class VmDriver:
                 with cgroup.entered(spec.cgroups):
                     channel.milestones["request"] = read_clock()
                     if plan.memory is None:
-                        hypervisor.create(domain, xml)
+                        hypervisor.create(domain, xml, ports)
                     else:
                         hypervisor.restore(xml, plan.memory)
                     returned = read_clock()
@@ -267,6 +288,22 @@ class VmDriver:
     # ---- for platforms
 
     build_instance: Any = VmInstance
+
+    def build_xml(self, plan: Plan) -> str:
+        """What libvirt is told: a daemon has the files in a pool of its own."""
+        site = self.site
+        return build_domain_xml(move_domain(plan.domain, site.place) if site else plan.domain)
+
+    def measure_tsc(self) -> int | None:
+        """The frequency of the clock that a guest reads; another host's is not known here."""
+        return None if self.site and self.site.remote else measure_tsc_khz()
+
+    def _note_host(self, accelerator: Accelerator) -> Accelerator:
+        """What was proved was proved here."""
+        if self.site is None or not self.site.remote:
+            return accelerator
+        reason = f"{accelerator.reason}; found on this host, not on the daemon's"
+        return replace(accelerator, proved=False, reason=reason)
 
     def prepare(self, plan: Plan, _spec: InstanceSpec, /) -> Plan:
         """The last touch before the clock, for a platform that has more to make than disks."""
@@ -299,7 +336,8 @@ class VmDriver:
     def open_hypervisor(self, accelerator: str) -> Hypervisor:
         """The connection, which knows by then what QEMU can do."""
         hypervisor = open_hypervisor(self.toolbox.connection, self.root)
-        hypervisor.learn(shutil.which(EMULATOR) or EMULATOR, self.machine.type, accelerator)
+        emulator = None if self.site else shutil.which(EMULATOR) or EMULATOR
+        hypervisor.learn(emulator, self.machine.type, accelerator)
         return hypervisor
 
     def require_kernel(self) -> GuestKernel:
@@ -318,6 +356,12 @@ class VmDriver:
     @property
     def _scratch(self) -> Path:
         return self.toolbox.scratch or scratch_root()
+
+
+def move_storage(site: Site, plan: Plan) -> Plan:
+    """The plan of a machine whose files a daemon has: fewer are made here, and none stay here."""
+    commands = site.select_commands(plan.domain, plan.storage.commands)
+    return replace(plan, storage=replace(plan.storage, commands=commands, own=()))
 
 
 @functools.cache

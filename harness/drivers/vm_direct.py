@@ -15,7 +15,6 @@ from harness.drivers.domain_xml import MICROVM, Q35, Boot
 from harness.drivers.kernel_line import build_command_line
 from harness.drivers.libvirt_vm import Plan, VmDriver, list_programs
 from harness.drivers.storage import build_storage, find_source
-from harness.drivers.tsc import measure_tsc_khz
 from harness.images.model import Image
 from harness.variants import READ_ONLY_DISKS
 
@@ -39,7 +38,7 @@ class DirectDriver(VmDriver):
     def build_plan(self, spec: InstanceSpec, accelerator: Accelerator) -> Plan:
         storage = build_storage(self.options, self._find_sources(spec.image), spec.folder)
         kernel, initramfs = self._kernel_files()
-        line = build_command_line(accelerator.acceleration, measure_tsc_khz(), storage.words)
+        line = build_command_line(accelerator.acceleration, self.measure_tsc(), storage.words)
         boot = Boot(kernel, initramfs, line)
         return self.complete_plan(spec, accelerator, storage, boot=boot)
 

@@ -22,7 +22,8 @@ from harness.drivers.accelerator import (
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
 from harness.drivers.domain_xml import Q35, Boot, Drive, build_domain_xml
 from harness.drivers.kernel_line import build_command_line
-from harness.drivers.libvirt_host import EMBEDDED, open_hypervisor, read_libvirt_version
+from harness.drivers.libvirt_host import open_hypervisor, read_libvirt_version
+from harness.drivers.libvirt_uri import is_embedded
 from harness.drivers.libvirt_vm import Layout, Plan, VmDriver, list_programs, prepare_files
 from harness.drivers.snapshot import (
     DISK,
@@ -60,7 +61,7 @@ class VmRestoreDriver(VmDriver):
         """By key: what was found whole in this run, and its files' marks then."""
 
     def unavailable(self) -> str | None:
-        if self.toolbox.connection not in (None, EMBEDDED):
+        if not is_embedded(self.toolbox.connection):
             return "snapshots are kept with the embedded libvirt only: leave out --connection"
         return super().unavailable()
 

@@ -43,13 +43,13 @@ def build_ledger(
     helpers: int | None,
     guest_used: int | None,
     charge: cgroup.MemoryCharge | None,
-    host_delta: int,
+    host_delta: int | None,
 ) -> list[Measurement]:
     """The rows of the ledger; a figure that could not be read has no row.
 
     ``pss`` is that of every process that serves the instance, ``helpers`` that of those outside.
     """
-    rows = [Measurement("memory.host_delta", host_delta)]
+    rows = [] if host_delta is None else [Measurement("memory.host_delta", host_delta)]
     if pss is not None:
         rows.append(Measurement("memory.pss", pss))
     if kind == "vm" and guest_used is not None:
@@ -78,7 +78,7 @@ def read_ledger(
     helpers = read_pss(processes.helpers, processes.proc)
     inside = read_pss(processes.inside, processes.proc)
     pss = None if inside is None else inside + (helpers or 0)
-    delta = available_before - read_available()
+    delta = None if processes.elsewhere else available_before - read_available()
     return build_ledger(kind, pss, helpers, guest_used, cgroup.read_memory(cgroups), delta)
 
 

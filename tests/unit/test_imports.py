@@ -51,7 +51,7 @@ DOORS = {
     "click": ("harness.cli*", "harness.__main__"),
     "jinja2": ("harness.analysis.report*",),
     "libvirt": ("harness.drivers.libvirt_*",),
-    "lxml": ("harness.drivers.domain_xml",),
+    "lxml": ("harness.drivers.domain_xml", "harness.drivers.libvirt_pool"),
     "matplotlib": ("harness.analysis.plots*",),
     "msgspec": ("harness.inputs", "harness.plan*", "harness.workloads", "harness.store*"),
     "numpy": ("harness.analysis*",),
