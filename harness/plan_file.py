@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from harness.drivers import PLATFORMS
+from harness.drivers.libvirt_uri import is_remote, require_uri
 from harness.errors import InputError
 from harness.inputs import Origin, build_error, convert_keys, read_toml
 from harness.model import CacheState
@@ -304,7 +305,7 @@ class _Reader:
             cpus=keys.cpus,
             budget=None if budget is UNSET else budget,
             accelerator=keys.accelerator,
-            connection=None if keys.connection is UNSET else keys.connection,
+            connection=self._connection(),
             start_engines=keys.start_engines,
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
         )
@@ -314,6 +315,23 @@ class _Reader:
 
     def _fault(self, key: str, reason: str, hint: str | None = None) -> InputError:
         return build_error(PlanKeys, key, self.origin(key), reason, hint)
+
+    def _connection(self) -> str | None:
+        """A libvirt's address; of another host this one's memory and page cache say nothing."""
+        keys = self.keys
+        if keys.connection is UNSET:
+            return None
+        try:
+            uri = require_uri(keys.connection)
+        except InputError as error:
+            raise self._fault("connection", error.message, error.hint) from None
+        if is_remote(uri) and keys.cache != "warm":
+            reason = "the page cache of another host cannot be emptied from here"
+            raise self._fault("connection", reason, 'cache = "warm"')
+        if is_remote(uri) and keys.density:
+            reason = "what many guests of another host take cannot be told from this host's memory"
+            raise self._fault("connection", reason, "density = 0")
+        return uri
 
     def _all_platforms(self) -> tuple[str, ...]:
         named = self._platforms("platforms", self.keys.platforms)

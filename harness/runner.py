@@ -168,6 +168,7 @@ class _Trial:
     bench: Bench
     notes: Notes
     ends: Mapping[str, int] = field(default_factory=dict)
+    written: bool = False
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
@@ -233,8 +234,11 @@ class _Trial:
         used = memory.parse_guest_used(instance.ask("memory")) if kind == "vm" else None
         rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
         rows += memory.read_daemon(self.driver.daemon)
-        _, growth = disk.read_sizes(instance.files())
-        rows.append(Measurement("disk.instance_growth", growth))
+        files = instance.files()
+        self.written = files is not None
+        if files is not None:
+            _, growth = disk.read_sizes(files)
+            rows.append(Measurement("disk.instance_growth", growth))
         round_trip = statistics.median(instance.round_trips(_ROUND_TRIPS))
         rows.append(Measurement("channel.round_trip", round_trip))
         if throttled := cgroup.read_throttled(cgroups):
@@ -257,7 +261,8 @@ class _Trial:
         used = disk.read_used(self.bench.scratch)
         shutil.rmtree(self.spec.folder)
         reclaimed = used - disk.read_used(self.bench.scratch)
-        self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))
+        if self.written:
+            self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))
 
 
 def build_start_rows(milestones: Mapping[str, int], cpu: Mapping[str, float]) -> list[Measurement]:

@@ -93,8 +93,9 @@ class Instance(Protocol):
     def read_evidence(self) -> Mapping[str, object]:
         """What else this platform can say of the trial, in JSON types; at the settled point."""
 
-    def files(self) -> Sequence[Path]:
-        """Files and folders that hold what this instance wrote (upper layer, overlay disk)."""
+    def files(self) -> Sequence[Path] | None:
+        """Files and folders that hold what this instance wrote (upper layer, overlay disk); None
+        where they cannot be seen from here."""
 
     def stop(self) -> None:
         """Tear down and return when nothing is left; loses no error. Safe to call twice."""

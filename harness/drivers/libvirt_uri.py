@@ -35,12 +35,12 @@ def require_uri(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.password is not None:
         raise InputError(
-            "connection: an address with a password would be kept with the results",
+            "an address with a password would be kept with the results",
             hint="leave it out: libvirt reads it from its auth.conf, ssh from its own files",
         )
     if parts.scheme.partition("+")[0] != "qemu":
         raise InputError(
-            f"connection: {uri!r} is no address of QEMU's driver",
+            f"{uri!r} is no address of libvirt's QEMU driver",
             hint="such as qemu:///system, qemu:///session or qemu+ssh://host/system",
         )
     return uri

@@ -129,8 +129,8 @@ class VmInstance:
         helpers = (self.starter.pid, *sorted(found - inside))
         return Processes(tuple(sorted(inside)), helpers, elsewhere=self.domain.elsewhere)
 
-    def files(self) -> Sequence[Path]:
-        return self.storage.own
+    def files(self) -> Sequence[Path] | None:
+        return None if self.domain.pumps else self.storage.own
 
     def stop(self) -> None:
         """Ask the guest to end; only one that cannot, or does not, is ended by force."""
