@@ -61,7 +61,7 @@ def build_measures(run_id: str, image: Image, starter: Path) -> Mapping[str, Mea
     for name in ENGINES:
         driver = load_driver(name, toolbox)
         rig = Rig(run_id, scratch, image, driver)
-        _RUNNING.enter_context(driver.start_run([rig.build_spec("first")]))
+        _RUNNING.enter_context(driver.start_run([rig.build_spec(-1, "first")]))
         measures[name] = rig.time_harness
         measures[f"{name}.hand"] = rig.time_by_hand
         if isinstance(driver, DockerDriver):

@@ -35,7 +35,8 @@ NOTHING_RUNS = 3
 class PlatformCheck:
     """Whether a platform runs here; if not, why, and the command that mends it.
 
-    ``proved`` is true after a real trial of `noop`, which was ready after ``seconds``.
+    ``proved`` is true after a real trial of `noop`, which was ready after ``seconds``; its guest,
+    if it had one, ran on ``accelerator``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PlatformCheck:
     remedy: str | None = None
     proved: bool = False
     seconds: float | None = None
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def examine(*, prove: bool = False, start_engines: bool = False) -> Checkup:
 
 def prove_all(checks: Sequence[PlatformCheck], start_engines: bool) -> tuple[PlatformCheck, ...]:
     """The checks after one real trial of each platform that seems to run here."""
-    names = [each.name for each in checks if each.available]
+    names = [each.name for each in checks if each.available and _is_cheap(each.name)]
     try:
         from harness.proof import prove_platforms
 
@@ -119,8 +121,21 @@ def prove_all(checks: Sequence[PlatformCheck], start_engines: bool) -> tuple[Pla
         elif proof.seconds is None:
             found.append(_disprove(check, str(proof.reason), None))
         else:
-            found.append(replace(check, proved=True, seconds=proof.seconds))
+            found.append(
+                replace(check, proved=True, seconds=proof.seconds, accelerator=proof.accelerator)
+            )
     return tuple(found)
+
+
+def _is_cheap(name: str) -> bool:
+    """Whether a trial needs nothing that takes minutes to build: a bootable disk does."""
+    if name != "vm-disk":
+        return True
+    from harness.images.bootable import find_disk
+    from harness.images.catalog import find_image
+
+    image = find_image("tiny")
+    return image is not None and find_disk(image) is not None
 
 
 def _disprove(check: PlatformCheck, reason: str, remedy: str | None) -> PlatformCheck:
@@ -249,14 +264,17 @@ def format_checkup(checkup: Checkup) -> str:
 
 def _format_platform(check: PlatformCheck) -> list[str]:
     if check.available:
-        proved = "" if check.seconds is None else f": noop was ready in {_format_ready(check)}"
-        return [f"  {check.name:<14} runs here{proved}"]
+        return [f"  {check.name:<14} runs here{_format_proof(check)}"]
     remedy = [f"  {'':<14} → {check.remedy}"] if check.remedy else []
     return [f"  {check.name:<14} cannot run here: {check.reason}", *remedy]
 
 
-def _format_ready(check: PlatformCheck) -> str:
-    return format_seconds(check.seconds or 0.0)
+def _format_proof(check: PlatformCheck) -> str:
+    if check.seconds is None:
+        return ""
+    words = {"tcg": ", emulated (TCG)", "kvm": " under KVM"}
+    how = words.get(check.accelerator or "", "")
+    return f": noop was ready in {format_seconds(check.seconds)}{how}"
 
 
 def _format_accelerator(check: AcceleratorCheck) -> str:

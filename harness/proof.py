@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.model import Outcome
+from harness.model import NO_ACCELERATOR, Outcome
 from harness.plan_file import read_plan
 from harness.session import Order, build_run_id, run_order
 from harness.store import read_journal, read_manifest
@@ -18,9 +18,13 @@ from harness.store import read_journal, read_manifest
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What became of a trial: ``seconds`` to ready, or the reason why there was none."""
+    """What became of a trial: ``seconds`` to ready, or the reason why there was none.
+
+    ``accelerator`` is what a guest ran on: ``kvm`` or ``tcg``, None without one.
+    """
 
     seconds: float | None = None
+    accelerator: str | None = None
     reason: str | None = None
 
 
@@ -80,4 +84,5 @@ def _build_proof(outcome: Outcome | None, reason: str | None) -> Proof:
         hint = f" ({outcome.hint})" if outcome.hint else ""
         return Proof(reason=f"{outcome.error}{hint}")
     stamps = outcome.milestones
-    return Proof(seconds=(stamps["ready"] - stamps["request"]) / 1e9)
+    accelerator = None if outcome.accelerator == NO_ACCELERATOR else outcome.accelerator
+    return Proof((stamps["ready"] - stamps["request"]) / 1e9, accelerator)

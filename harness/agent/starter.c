@@ -434,6 +434,10 @@ static void take_bytes(struct stream *stream, uint64_t stamp, const char *bytes,
             continue;
         }
         char byte = bytes[i];
+        if (stream == &console && !stream->seen && byte != '\n' && byte != '\r') {
+            stream->seen = 1; /* a boot loader may still end its line after its last word */
+            emit(stamp, "console", "first");
+        }
         if (byte != '\n' && byte != '\r' && stream->used < sizeof stream->line - 1) {
             stream->line[stream->used++] = byte;
         } else if (stream->used > 0) {
@@ -456,7 +460,6 @@ static void read_stream(struct stream *stream) {
         return;
     }
     if (stream == &console) {
-        if (!stream->seen++) emit(stamp, "console", "first");
         if (log_file >= 0) write_all(log_file, packet, (size_t)size);
     }
     take_bytes(stream, stamp, packet, (size_t)size);

@@ -78,10 +78,18 @@ def export(name: str, packing: str, out: Path) -> None:
 @images.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 def prune(names: tuple[str, ...]) -> None:
-    """Remove images: the named ones, else those that are out of date."""
-    from harness.images.catalog import prune_images
+    """Remove images: the named ones, else those that are out of date.
+
+    Bootable disks and saved machines go with the images they were made from.
+    """
+    from harness.drivers.snapshot import prune_snapshots
+    from harness.images.bootable import prune_disks
+    from harness.images.catalog import list_images, prune_images
 
     removed = prune_images(names, lambda _: None)
+    kept = list_images()
+    removed += prune_disks(kept, lambda _: None)
+    removed += prune_snapshots([image.name for image in kept])
     for folder in removed:
         click.echo(f"removed {folder}")
     if not removed:

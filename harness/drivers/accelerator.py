@@ -27,6 +27,8 @@ from harness.drivers.domain_xml import Acceleration
 from harness.drivers.kernel_line import build_command_line, build_emulation_words
 from harness.drivers.tsc import measure_tsc_khz
 from harness.errors import HostError
+from harness.images.bootable_files import OEM_PREFIX
+from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.paths import cache_dir
 from harness.process import run_command, start_helper
@@ -42,9 +44,6 @@ TUNED_KVM = Acceleration("kvm", "host")
 TUNED_TCG = Acceleration("tcg", "max")
 KVM_WITHOUT_CAPABILITIES_MSR = Acceleration("kvm", "host,arch-capabilities=off")
 """For a KVM that names a model-specific register which it then refuses to set."""
-
-OEM_PREFIX = "harness.kernel="
-"""What a disk's boot loader looks for in the machine's SMBIOS table 11."""
 
 _VERSION = 2
 _MEMORY_MIB = 512
@@ -79,7 +78,7 @@ class Guest:
     kernel: Path | None = None
     initramfs: Path | None = None
     disk: Path | None = None
-    uefi: tuple[Path, Path] | None = None
+    uefi: Firmware | None = None
     below: "Guest | None" = None
 
 
@@ -165,7 +164,7 @@ def _boot(guest: Guest, acceleration: Acceleration, bound: float) -> Accelerator
         listener.bind(str(folder / "console"))
         listener.listen(1)
         if guest.uefi:
-            shutil.copyfile(guest.uefi[1], folder / "variables")
+            shutil.copyfile(guest.uefi.variables, folder / "variables")
         argv = build_proof(guest, acceleration, folder, measure_tsc_khz())
         words = ["sh", "-c", f'exec "$@" 2>{folder}/qemu.log', "sh", *argv]
         pid = stack.enter_context(start_helper(words, ()))
@@ -197,7 +196,7 @@ def build_proof(
         argv += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
         argv += ["-append", build_command_line(acceleration, tsc_khz)]
     if guest.uefi:
-        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={guest.uefi[0]}"]
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={guest.uefi.code}"]
         argv += ["-drive", f"if=pflash,format=raw,file={folder}/variables"]
     if guest.disk:
         argv += ["-drive", f"if=none,id=disk,format=raw,readonly=on,file={guest.disk}"]

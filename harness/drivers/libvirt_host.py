@@ -81,6 +81,7 @@ class Domain:
     elsewhere: bool = False
     handle: Any = None
     pid: int | None = None
+    helpers: tuple[int, ...] = ()
     process: int | None = None
     end: str | None = None
     ended: threading.Event = field(default_factory=threading.Event)
@@ -215,11 +216,13 @@ class Hypervisor:
         if domain.handle is None:
             with contextlib.suppress(_import_libvirt().libvirtError):
                 domain.handle = self.connection.lookupByName(domain.name)
-        if self.root is None:
+        if self.root is None or domain.handle is None:
             return
         with contextlib.suppress(OSError, ValueError):
             domain.pid = int((self.root / "run/qemu" / f"{domain.name}.pid").read_text())
             domain.process = os.pidfd_open(domain.pid)
+            served = (self.root / "run/qemu").glob(f"{domain.handle.ID()}-*-fs*-fs.pid")
+            domain.helpers = tuple(int(path.read_text()) for path in served)
 
     def find_log(self, name: str) -> Path | None:
         """Where QEMU's messages of a domain are."""

@@ -35,7 +35,7 @@ from harness.errors import HostError, TrialError
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
 from harness.paths import scratch_root
-from harness.process import run_command
+from harness.process import find_children, run_command
 from harness.starter import Starter, build_agent_spec, read_clock, start_starter
 
 _NANOSECONDS = 1_000_000_000
@@ -126,6 +126,8 @@ class VmInstance:
         """QEMU is the instance; what else is in its groups (virtiofsd) helps it."""
         found = set(cgroup.read_processes(self.spec.cgroups)) if self.spec.cgroups else set()
         inside = found if self.domain.pid is None else {self.domain.pid}
+        for pid in self.domain.helpers:
+            found |= {pid, *find_children(pid)}
         helpers = (self.starter.pid, *sorted(found - inside))
         return Processes(tuple(sorted(inside)), helpers, elsewhere=self.domain.elsewhere)
 

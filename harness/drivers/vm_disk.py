@@ -8,26 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.drivers.accelerator import OEM_PREFIX, Accelerator, Guest, build_direct_guest
+from harness.drivers.accelerator import Accelerator, Guest, build_direct_guest
 from harness.drivers.base import InstanceSpec, Packed
 from harness.drivers.domain_xml import Q35, Uefi
 from harness.drivers.kernel_line import build_emulation_words
 from harness.drivers.libvirt_vm import Plan, VmDriver, VmInstance, list_programs
 from harness.drivers.storage import build_storage
-from harness.drivers.tsc import measure_tsc_khz
 from harness.errors import HostError
 from harness.images.bootable import find_disk
+from harness.images.bootable_files import OEM_PREFIX
+from harness.images.bootable_firmware import find_firmware, require_firmware
 from harness.images.model import Disk, Image
 
-UEFI_FILES = (
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-)
-"""Where Debian, Fedora and Arch have OVMF: its code and a blank store of variables."""
-
 _STAMP = "TimestampMonotonic"
+_STAMPS = {
+    "Firmware": "firmware",
+    "Loader": "loader",
+    "InitRD": "initrd",
+    "Userspace": "userspace",
+    "UnitsLoadFinish": "units loaded",
+    "InactiveExit": "unit",
+    "Finish": "finish",
+}
+"""systemd's stamps that say how a boot went on, and what the report calls them."""
 
 
 class DiskInstance(VmInstance):
@@ -49,7 +52,7 @@ class VmDiskDriver(VmDriver):
 
     def unavailable(self) -> str | None:
         missing = super().unavailable()
-        if missing is None and self._is_uefi and find_uefi() is None:
+        if missing is None and self._is_uefi and find_firmware() is None:
             return "the UEFI firmware OVMF is not installed; the package is called ovmf or edk2"
         return missing
 
@@ -61,7 +64,7 @@ class VmDiskDriver(VmDriver):
             word=b"@harness system",
             tuned=self.options.tuned,
             disk=disk.packings["disk-raw"].path,
-            uefi=find_uefi() if self._is_uefi else None,
+            uefi=require_firmware() if self._is_uefi else None,
             below=build_direct_guest(self.require_kernel(), tuned=self.options.tuned),
         )
 
@@ -70,11 +73,11 @@ class VmDiskDriver(VmDriver):
         storage = build_storage(self.options, {"raw": raw}, spec.folder)
         uefi = None
         if self._is_uefi:
-            code, blank = self._require_uefi()
-            uefi = Uefi(code, spec.folder / "variables.fd")
-            copy = ("cp", str(blank), str(uefi.variables))
+            firmware = require_firmware()
+            uefi = Uefi(firmware.code, spec.folder / "variables.fd")
+            copy = ("cp", str(firmware.variables), str(uefi.variables))
             storage = replace(storage, commands=(*storage.commands, copy))
-        words = build_emulation_words(accelerator.acceleration, measure_tsc_khz())
+        words = build_emulation_words(accelerator.acceleration, self.measure_tsc())
         strings = (OEM_PREFIX + " ".join(words),)
         return self.complete_plan(spec, accelerator, storage, uefi=uefi, oem_strings=strings)
 
@@ -88,7 +91,7 @@ class VmDiskDriver(VmDriver):
         return {**super().describe(spec), "system": system}
 
     def files(self, image: Image) -> Sequence[Path]:
-        firmware = self._require_uefi() if self._is_uefi else ()
+        firmware = (require_firmware().code,) if self._is_uefi else ()
         raw = self.require_disk(image).packings["disk-raw"].path
         return [raw, *firmware, *list_programs(self.toolbox.starter)]
 
@@ -110,21 +113,9 @@ class VmDiskDriver(VmDriver):
     def _is_uefi(self) -> bool:
         return self.options.firmware == "uefi"
 
-    def _require_uefi(self) -> tuple[Path, Path]:
-        found = find_uefi()
-        if found is None:
-            raise HostError("the UEFI firmware OVMF is not installed", hint="install ovmf")
-        return found
-
-
-def find_uefi() -> tuple[Path, Path] | None:
-    """OVMF's code and variables on this host."""
-    pairs = ((Path(code), Path(variables)) for code, variables in UEFI_FILES)
-    return next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
-
 
 def parse_report(text: str) -> dict[str, object]:
-    """systemd's own stamps in seconds of the guest's clock (0: not reached), and its blame list.
+    """systemd's own stamps in seconds of the guest's clock, and its list of what took longest.
 
     ``text`` is what ``systemctl show`` (``NAMETimestampMonotonic=MICROSECONDS``) and
     ``systemd-analyze blame`` print.
@@ -133,8 +124,9 @@ def parse_report(text: str) -> dict[str, object]:
     blame: list[list[str]] = []
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
-        if equals and key.endswith(_STAMP) and value.isdecimal() and int(value):
-            stamps[key.removesuffix(_STAMP).lower()] = int(value) / 1e6
+        name = _STAMPS.get(key.removesuffix(_STAMP))
+        if equals and name and value.isdecimal() and int(value):
+            stamps[name] = int(value) / 1e6
         elif not equals and (words := line.split()):
             blame.append([" ".join(words[:-1]), words[-1]])
     return {"timestamps": stamps, "blame": blame}

@@ -33,6 +33,7 @@ from harness.drivers.domain_xml import (
 from harness.drivers.kernel_line import build_command_line
 from harness.drivers.storage import build_storage
 from harness.drivers.tuning import Means, parse_huge_pages, tune
+from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.variants import Options
 
@@ -315,7 +316,7 @@ def test_the_proof_starts_the_guests_own_kernel() -> None:
 
 
 def test_the_proof_of_a_disk_starts_its_firmware_and_cannot_write_it() -> None:
-    uefi = (Path("/f/code.fd"), Path("/f/vars.fd"))
+    uefi = Firmware(Path("/f/code.fd"), Path("/f/vars.fd"))
     guest = Guest("sha256:1", "q35", disk=Path("/d/disk.raw"), uefi=uefi)
     argv = build_proof(guest, TCG, Path("/run"), 2_000_000)
     drives = [argv[place + 1] for place, word in enumerate(argv) if word == "-drive"]
