@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from benches.calibration import measure_calibration
 from benches.containers import measure_containers
 from benches.engines import ENGINES, measure_engines
-from benches.machines import PLATFORMS, measure_machines
+from benches.machines import PLATFORMS, RESTORED, measure_machines
 from harness.units import format_seconds
 
 Row = tuple[str, str, str]
@@ -85,7 +85,12 @@ def _compare_machines(repeats: int) -> list[Row]:
         rows.append(
             (f"{platform}: created to init, to by hand", f"{ratio:.2f} ×", "at most 1.15 ×")
         )
-    return rows
+        whole = _ratio(samples, f"{platform}.total", f"{platform}.hand")
+        rows.append((f"{platform}: request to init, to by hand", f"{whole:.2f} ×", ""))
+    restored = statistics.median(samples[f"{RESTORED}.ready"])
+    rows.append((f"{RESTORED} to ready", format_seconds(restored), ""))
+    ratio = _ratio(samples, "vm-direct.ready", f"{RESTORED}.ready")
+    return [*rows, (f"vm-direct to {RESTORED}, ready", f"{ratio:.2f} ×", "at least 2 ×")]
 
 
 def _time_help(repeats: int) -> Row:

@@ -23,6 +23,7 @@ MEMORY_LEAST = 64 << 20
 AA_PREFERRED = "namespace"
 DEFAULT_PLATFORMS = (
     "process", "namespace", "crun", "runc", "gvisor", "podman", "docker", "vm-direct", "vm-microvm",
+    "vm-restore",
 )  # fmt: skip
 
 

@@ -12,15 +12,15 @@ import subprocess
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from harness import linux
 from harness.paths import cache_dir
 from harness.process import run_command
-from tests.integration.laboratory import run_in_lab
 
 PORT = 16509
 REMOTE = f"qemu+tcp://127.0.0.1:{PORT}/system"
@@ -95,27 +95,48 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # ---- another host ----------------------------------------------------------------------------
 
 
-def run_beside_host(
-    function: Callable[[str], Any], folder: Path, look: Callable[[], Any] | None = None
-) -> tuple[Any, Any]:
-    """What ``function(run_id)`` returns in a lab that reaches a libvirtd of «another host».
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that has a libvirtd with a listener; the lab sees neither its processes nor files."""
 
-    That host is a network with a listener, and processes and files that the lab cannot see; the
-    harness's cache and ``folder`` are not among its files. ``look`` is called there, once the lab
-    is gone, and what it returns comes second.
+    stream: TextIO
+
+    def list_machines(self) -> list[str]:
+        """The command line of every QEMU there."""
+        return list(self._ask("machines"))
+
+    def list_files(self) -> list[str]:
+        """Every file below the place of pools."""
+        return list(self._ask("files"))
+
+    def kill_daemon(self) -> None:
+        """End libvirtd at once; its QEMUs stay."""
+        self._ask("kill")
+
+    def launch_daemon(self) -> None:
+        self._ask("launch")
+
+    def _ask(self, word: str) -> Any:
+        self.stream.write(f"{word}\n")
+        self.stream.flush()
+        return json.loads(self.stream.readline())
+
+
+def run_beside_host(function: Callable[[Host], Any], folder: Path) -> Any:
+    """What ``function`` returns, called in a network of its own that has such a host.
+
+    The harness's cache and ``folder`` are not among the host's files.
     """
     answer = folder / f"beside-{uuid.uuid4().hex}.json"
 
     def work() -> None:
         linux.unshare(linux.CLONE_NEWNET)
         run_command(["ip", "link", "set", "lo", "up"], timeout=10)
-        with start_host(folder, look) as finish:
-            value = run_in_lab(function, folder)
-            answer.write_text(json.dumps([value, finish()]))
+        with start_host(folder) as host:
+            answer.write_text(json.dumps(function(host)))
 
     _run_in_child(work)
-    value, seen = json.loads(answer.read_text())
-    return value, seen
+    return json.loads(answer.read_text())
 
 
 def _run_in_child(work: Callable[[], None]) -> None:
@@ -130,64 +151,68 @@ def _run_in_child(work: Callable[[], None]) -> None:
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    assert status == 0, "the host beside the lab failed"
+    assert status == 0, "it failed beside the host"
 
 
 @contextmanager
-def start_host(folder: Path, look: Callable[[], Any] | None) -> Iterator[Callable[[], Any]]:
-    """Yields a function that has ``look`` called on that host."""
+def start_host(folder: Path) -> Iterator[Host]:
+    """The host's first process is killed in the end, and everything there with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    pid = os.fork()
-    if pid == 0:
+    keeper = os.fork()
+    if keeper == 0:
         ours.close()
-        try:
-            _be_host(theirs, folder, look)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
+        linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
+        first = os.fork()
+        if first == 0:
+            try:
+                _be_host(theirs, folder)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        theirs.close()
+        os.waitpid(first, 0)
+        os._exit(0)
     theirs.close()
-    stream = ours.makefile("rw")
     try:
+        stream = ours.makefile("rw")
         assert stream.readline() == "ready\n"
-
-        def finish() -> Any:
-            stream.write("look\n")
-            stream.flush()
-            return json.loads(stream.readline())
-
-        yield finish
+        yield Host(stream)
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        ours.shutdown(socket.SHUT_RDWR)  # the host's first process ends, and all others with it
+        os.waitpid(keeper, 0)
 
 
-def _be_host(control: socket.socket, folder: Path, look: Callable[[], Any] | None) -> None:
-    """The host: its first process is killed with this one, and everything with that."""
-    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID)
-    first = os.fork()
-    if first:
-        _die_with(first)
-        return
+def _be_host(control: socket.socket, folder: Path) -> None:
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("proc", "/proc", "proc")
     hide_host(cache_dir(), folder)
-    daemon = subprocess.Popen([LIBVIRTD, "--listen"], stderr=subprocess.DEVNULL)
-    wait_for(_listens)
-    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    daemon = _launch_listener()
     stream = control.makefile("rw")
     stream.write("ready\n")
     stream.flush()
-    for _ in stream:
-        stream.write(json.dumps(look() if look else None) + "\n")
+    for line in stream:
+        answer: object = None
+        if line == "machines\n":
+            answer = list_machines()
+        elif line == "files\n":
+            answer = [str(path) for path in Path("/var/lib/libvirt/images").rglob("*")]
+        elif line == "kill\n":
+            os.kill(daemon, signal.SIGKILL)
+        else:
+            daemon = _launch_listener()
+        stream.write(json.dumps(answer) + "\n")
         stream.flush()
-    daemon.kill()
 
 
-def _die_with(first: int) -> None:
-    os.waitpid(first, 0)
+def _launch_listener() -> int:
+    Path("/run/libvirtd.pid").unlink(missing_ok=True)
+    signal.signal(signal.SIGCHLD, _reap)  # as the first process of a host does with orphans
+    process = subprocess.Popen([LIBVIRTD, "--listen"], stderr=subprocess.DEVNULL)
+    wait_for(_listens)
+    return process.pid
 
 
-def _reap() -> None:
+def _reap(_number: int, _frame: object) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -205,7 +230,7 @@ def list_left(connection: Any) -> list[str]:
     return sorted([*domains, *pools])
 
 
-def list_machines() -> Sequence[str]:
+def list_machines() -> list[str]:
     """The command line of every QEMU that can be seen."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
