@@ -52,7 +52,7 @@ def test_without_a_file_the_defaults_are_ten_blocks_on_the_main_platforms() -> N
     plan = read_plan(None, {}, new_seed=SEED)
     assert plan.platforms == (
         "process", "namespace", "crun", "runc", "gvisor", "podman", "docker",
-        "vm-direct", "vm-microvm",
+        "vm-direct", "vm-microvm", "vm-restore",
     )  # fmt: skip
     assert [workload.name for workload in plan.workloads] == ["noop", "httpd"]
     assert (plan.blocks, plan.warmup, plan.cache, plan.seed) == (10, 1, "warm", SEED)
