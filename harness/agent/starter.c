@@ -528,6 +528,8 @@ static void reap_children(void) {
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == launcher && WIFSIGNALED(status) && strcmp(prepared.mode, "command"))
+            emit(now(), "launch", "fail its launcher was ended by signal %d", WTERMSIG(status));
         if (WIFSIGNALED(status)) emit(now(), "launch", "ended %d signal %d", pid, WTERMSIG(status));
         else emit(now(), "launch", "ended %d code %d", pid, WEXITSTATUS(status));
     }

@@ -22,6 +22,7 @@ PACKINGS = {
     "disk-qcow2": "bootable disk, compressed qcow2",
     "disk-raw-zstd": "bootable disk, raw, zstd",
     "snapshot": "memory snapshot with its disk",
+    "snapshot-zstd": "memory snapshot with its disk, zstd",
 }
 """What a packing is; one that is not here is shown by its name alone."""
 

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from harness.errors import HostError, TrialError
 from harness.images.archive import digest_file
+from harness.images.oci import compress_file
 from harness.images.workshop import Progress, move_into_place, remove_tree, start_work, write_text
 from harness.paths import cache_dir
 
 VERSION = 1
 MEMORY = "memory.save"
 DISK = "disk.qcow2"
+PACKED = "memory.save.zst"
 NAME = "harness-restore-0000"
 """What a saved machine is called; its copies have other digits."""
 
@@ -49,6 +51,11 @@ class Snapshot:
     @property
     def disk(self) -> Path:
         return self.folder / DISK
+
+    @property
+    def packed(self) -> Path:
+        """The memory as it travels."""
+        return self.folder / PACKED
 
 
 def folder_of(image: str, key: str) -> Path:
@@ -87,6 +94,7 @@ def require_snapshot(
         built.mkdir()
         progress(f"{image}: saving a booted machine")
         make(built)
+        compress_file(built / MEMORY, built / PACKED, "zstd")
         files = {name: digest_file(built / name) for name in (MEMORY, DISK)}
         record = {"version": VERSION, "slot": slot, "files": files}
         write_text(built / _RECORD, json.dumps(record, indent=1) + "\n")
@@ -107,7 +115,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         found = Snapshot(folder, str(document["slot"]), dict(document["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if all((folder / name).is_file() for name in (MEMORY, DISK)) else None
+    return found if all((folder / name).is_file() for name in (MEMORY, DISK, PACKED)) else None
 
 
 def find_fault(snapshot: Snapshot) -> str | None:

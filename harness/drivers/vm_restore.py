@@ -91,10 +91,13 @@ class VmRestoreDriver(VmDriver):
     def packed(self, image: Image) -> Sequence[Packed]:
         """What is restored: memory, the disk as it was then, the image below it and the kernel."""
         kernel = self.require_kernel()
-        base = image.packings["ext4-raw"].path
-        below = (base, kernel.elf, kernel.initramfs)
-        made = self._list_made(image)[:1]
-        return [Packed("snapshot", (each.memory, each.disk, *below)) for each in made]
+        found = []
+        for made in self._list_made(image)[:1]:
+            base, squeezed = image.packings["ext4-raw"].path, image.packings["raw-zstd"].path
+            runs = (made.memory, made.disk, base, kernel.elf, kernel.initramfs)
+            travels = (made.packed, made.disk, squeezed, kernel.bzimage, kernel.initramfs)
+            found += [Packed("snapshot", runs), Packed("snapshot-zstd", travels)]
+        return found
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:

@@ -12,7 +12,7 @@ from harness.model import Measurement
 
 TRANSPORTS = (
     "oci-gzip", "oci-zstd", "qcow2", "raw-zstd", "squashfs", "erofs", "disk-qcow2",
-    "disk-raw-zstd", "snapshot",
+    "disk-raw-zstd", "snapshot-zstd",
 )  # fmt: skip
 """Packings that travel; the others are only what an instance runs from."""
 

@@ -202,7 +202,7 @@ def test_a_restored_guest_is_alive_and_the_next_one_is_fresh(parts: Parts, tmp_p
     order = ["request", "created", "init", "exec", "ready"]
     assert sorted(stamps, key=lambda name: stamps[name]) == order
     assert {"created", "init", "exec", "ready"} <= set(phases)
-    assert [name for name, _ in packed] == ["snapshot"]
+    assert [name for name, _ in packed] == ["snapshot", "snapshot-zstd"]
     assert any(path.endswith("memory.save") for path in packed[0][1])
     assert left == []
 
