@@ -291,6 +291,7 @@ class _Reader:
         timeout = self._duration("timeout", keys.timeout)
         budget = UNSET if keys.budget is UNSET else self._duration("budget", str(keys.budget))
         platforms = self._all_platforms()
+        connection = self._connection()
         plan = Plan(
             platforms=platforms,
             aa=self._aa(platforms),
@@ -300,13 +301,13 @@ class _Reader:
             seed=self._seed(new_seed),
             cache=keys.cache,
             settle=self._duration("settle", keys.settle, least=0.0),
-            density=keys.density,
+            density=0 if is_remote(connection) else keys.density,
             minimum=keys.minimum,
             memory=self._memory(),
             cpus=keys.cpus,
             budget=None if budget is UNSET else budget,
             accelerator=keys.accelerator,
-            connection=self._connection(),
+            connection=connection,
             start_engines=keys.start_engines,
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
         )
@@ -318,7 +319,8 @@ class _Reader:
         return build_error(PlanKeys, key, self.origin(key), reason, hint)
 
     def _connection(self) -> str | None:
-        """A libvirt's address; of another host this one's memory and page cache say nothing."""
+        """A libvirt's address. There are no density series on another host: they are read from this
+        one's memory."""
         keys = self.keys
         if keys.connection is UNSET:
             return None
@@ -329,9 +331,6 @@ class _Reader:
         if is_remote(uri) and keys.cache != "warm":
             reason = "the page cache of another host cannot be emptied from here"
             raise self._fault("connection", reason, 'cache = "warm"')
-        if is_remote(uri) and keys.density:
-            reason = "what many guests of another host take cannot be told from this host's memory"
-            raise self._fault("connection", reason, "density = 0")
         return uri
 
     def _all_platforms(self) -> tuple[str, ...]:

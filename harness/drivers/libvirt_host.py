@@ -43,6 +43,8 @@ max_core = 0
 # Users that distributions build libvirt's QEMU driver with; only its daemon's package makes them.
 _COMPILED_IN_USERS = ("libvirt-qemu", "qemu")
 
+_FOREIGN_HINT = "it was left alone; begin a run of another name"
+
 _ENDS = {
     0: "the guest shut itself down",
     1: "it was destroyed",
@@ -174,10 +176,7 @@ class Hypervisor:
         if self.closed is not None:
             return TrialError(self.closed)
         if domain.handle is None and self.has_domain(domain.name):
-            return TrialError(
-                f"libvirt has a virtual machine named {domain.name} that no run made",
-                hint="it was left alone; begin a run of another name",
-            )
+            return TrialError(_describe_foreign(domain.name), hint=_FOREIGN_HINT)
         message = format_error(error)
         return TrialError(
             f"libvirt could not start the virtual machine: {message}", hint=_find_hint(message)
@@ -239,7 +238,7 @@ class Hypervisor:
                 f"libvirt cannot use {machine} with {acceleration}: {format_error(error)}"
             ) from error
 
-    def validate(self, xml: str) -> None:
+    def validate(self, xml: str, name: str = "") -> None:
         """Hold ``xml`` against libvirt's schema, as a definition that is taken back at once.
 
         A name that exists already is refused by libvirt, not redefined: the identity is another.
@@ -249,6 +248,8 @@ class Hypervisor:
             definition = self.connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
             definition.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
         except libvirt.libvirtError as error:
+            if self.has_domain(name):
+                raise HostError(_describe_foreign(name), hint=_FOREIGN_HINT) from error
             raise HostError(f"libvirt does not accept the domain: {format_error(error)}") from error
 
     def take_close(self, reason: int) -> None:
@@ -368,6 +369,10 @@ def read_libvirt_version() -> str:
 def _destroy(handle: Any) -> None:
     with contextlib.suppress(_import_libvirt().libvirtError):
         handle.destroy()
+
+
+def _describe_foreign(name: str) -> str:
+    return f"libvirt has a virtual machine named {name} that no run made"
 
 
 def _find_hint(message: str) -> str:

@@ -84,11 +84,15 @@ def build_volume_xml(
 
 @dataclass(slots=True)
 class Pool:
-    """The pool while a run uses it. ``shared`` are the volumes of files that all instances read."""
+    """The pool while a run uses it. ``shared`` are the volumes of files that all instances read.
+
+    ``tsc_khz`` is the frequency of the daemon's host's time stamp counter, None if it is not said.
+    """
 
     connection: Any
     handle: Any
     place: Place
+    tsc_khz: int | None = None
     shared: set[str] = field(default_factory=set)
 
     def upload_shared(self, source: Path, name: str) -> None:
@@ -155,7 +159,13 @@ def open_pool(connection: Any, place: Place) -> Pool:
             f"libvirt could not make a storage pool in {place.folder}: {format_error(error)}",
             hint="the daemon needs its storage driver, and a file system it may write to",
         ) from error
-    return Pool(connection, handle, place)
+    return Pool(connection, handle, place, parse_tsc(connection.getCapabilities()))
+
+
+def parse_tsc(capabilities: str) -> int | None:
+    """The time stamp counter's frequency in kHz, from libvirt's capabilities of a host."""
+    found = etree.fromstring(capabilities).find("host/cpu/counter[@name='tsc']")
+    return None if found is None else int(found.get("frequency", "0")) // 1000 or None
 
 
 def remove_run(connection: Any, place: Place) -> list[str]:
@@ -184,13 +194,22 @@ def clean_daemon(uri: str, run_id: str) -> list[str]:
 
 
 def _remove_domains(connection: Any, place: Place) -> list[str]:
+    libvirt = _import_libvirt()
     said = []
     for domain in connection.listAllDomains():
         name = domain.name()
-        ours = name.startswith(place.name) and domain.UUIDString() == build_uuid(name)
-        if ours:
+        if not name.startswith(place.name) or domain.UUIDString() != build_uuid(name):
+            continue
+        try:
             domain.destroy()
             said.append(f"removed virtual machine {name}")
+        except libvirt.libvirtError as error:
+            # The daemon ends it too, when the connection that made it is gone.
+            if error.get_error_code() not in (
+                libvirt.VIR_ERR_NO_DOMAIN,
+                libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                raise
     return said
 
 

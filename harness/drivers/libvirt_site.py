@@ -117,6 +117,12 @@ class Site:
             return f"{self.uri} is a daemon outside the lab's network"
         return None
 
+    @property
+    def tsc_khz(self) -> int | None:
+        """The clock of the daemon's host, once the run has asked for it."""
+        pool = self.toolbox.shared.get(_SHARED)
+        return pool.tsc_khz if isinstance(pool, Pool) else None
+
     def find_fault(self, options: Options) -> str | None:
         """Why a variant cannot be had over a daemon."""
         if options.disk == "virtiofs":
@@ -136,13 +142,13 @@ class Site:
             yield
             return
         run_id = self.toolbox.run_id
-        pool = open_pool(self.open().connection, self.place)
-        lab.note_connection(run_id, self.uri)
-        shared[_SHARED] = pool
+        connection = self.open().connection
+        lab.note_connection(run_id, self.uri)  # first: a kill may come in between
         try:
+            shared[_SHARED] = open_pool(connection, self.place)
             yield
         finally:
-            del shared[_SHARED]
+            shared.pop(_SHARED, None)
             self._remove()
 
     def _remove(self) -> None:

@@ -242,7 +242,7 @@ class VmDriver:
             for spec in specs:
                 plan = self.build_plan(spec, self.accelerator(spec.image))
                 hypervisor = self.open_hypervisor(plan.domain.acceleration.name)
-                hypervisor.validate(self.build_xml(plan))
+                hypervisor.validate(self.build_xml(plan), plan.domain.name)
                 if self.site:
                     self.site.upload_shared(plan.domain)
             yield
@@ -297,8 +297,9 @@ class VmDriver:
         return build_domain_xml(move_domain(plan.domain, site.place) if site else plan.domain)
 
     def measure_tsc(self) -> int | None:
-        """The frequency of the clock that a guest reads; another host's is not known here."""
-        return None if self.site and self.site.remote else measure_tsc_khz()
+        """The frequency of the clock that a guest reads: libvirt says that of another host."""
+        site = self.site
+        return site.tsc_khz if site and site.remote else measure_tsc_khz()
 
     def _note_host(self, accelerator: Accelerator) -> Accelerator:
         """What was proved was proved here."""

@@ -5,17 +5,14 @@ import hashlib
 import os
 import signal
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cgroup, lab, linux
+from harness import cgroup, lab
 from harness.drivers import accelerator
 from harness.drivers.accelerator import (
     KVM_DEVICE,
@@ -26,7 +23,7 @@ from harness.drivers.accelerator import (
 from harness.drivers.domain_xml import PC, Domain, Drive, build_domain_xml
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.drivers.tsc import measure_tsc_khz
-from harness.errors import HarnessError, HostError, TrialError
+from harness.errors import HarnessError, TrialError
 from harness.images.model import GuestKernel, Image, Packing, Programs
 from harness.model import build_phases
 from harness.paths import scratch_root
@@ -322,78 +319,6 @@ def test_a_machine_that_qemu_refuses(parts: Parts, tmp_path: Path) -> None:
     assert message.startswith("libvirt could not start the virtual machine: ")
     assert "nobridge" in message
     assert left == []
-
-
-# ---- connections -----------------------------------------------------------------------------
-
-
-DAEMON_CONF = """
-security_driver = "none"
-user = "+0"
-group = "+0"
-remember_owner = 0
-cgroup_controllers = []
-namespaces = []
-stdio_handler = "file"
-"""
-
-
-@contextmanager
-def start_daemon() -> Iterator[None]:
-    """A libvirtd of the lab's own, in which everything it writes is on memory file systems."""
-    for folder in ("/var/lib", "/var/cache", "/var/log", "/run", "/mnt"):
-        linux.mount("tmpfs", folder, "tmpfs")
-    for name in ("upper", "work"):
-        Path("/mnt", name).mkdir()
-    layers = "lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work"
-    linux.mount("overlay", "/etc", "overlay", 0, layers)
-    for name, line in (
-        ("passwd", "libvirt-qemu:x:0:0::/:/bin/false"),
-        ("group", "libvirt-qemu:x:0:"),
-    ):
-        with Path("/etc", name).open("a") as file:
-            file.write(f"{line}\n")
-    Path("/etc/libvirt").mkdir(exist_ok=True)
-    Path("/etc/libvirt/qemu.conf").write_text(DAEMON_CONF)
-    Path("/etc/libvirt/libvirtd.conf").write_text('auth_unix_rw = "none"\n')
-    with subprocess.Popen(["/usr/sbin/libvirtd"], stderr=subprocess.DEVNULL) as process:
-        for _ in range(200):
-            if Path("/run/libvirt/libvirt-sock").exists():
-                break
-            time.sleep(0.05)
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-def test_another_connection_is_used_where_it_is_named(parts: Parts, tmp_path: Path) -> None:
-    def start(run_id: str) -> Any:
-        with start_daemon():
-            driver = parts.driver("vm-microvm", run_id, connection="qemu:///system")
-            with driver.start_instance(parts.spec(run_id)) as instance:
-                instance.wait_ready()
-                name = instance.domain.handle.connect().getURI()
-                instance.stop()
-            return [name, list(instance.milestones)]
-
-    name, milestones = run_in_lab(start, tmp_path)
-    assert name == "qemu:///system"
-    assert set(milestones) == MILESTONES
-
-
-def test_a_connection_that_does_not_exist_is_told_in_one_line(parts: Parts, tmp_path: Path) -> None:
-    def start(run_id: str) -> str:
-        driver = parts.driver("vm-microvm", run_id, connection="qemu:///nowhere")
-        try:
-            with driver.start_instance(parts.spec(run_id)):
-                raise AssertionError("it started")
-        except HostError as error:
-            return str(error)
-
-    message = run_in_lab(start, tmp_path)
-    assert message.startswith("libvirt connection qemu:///nowhere: ")
-    assert "\n" not in message
 
 
 # ---- accelerators ----------------------------------------------------------------------------
