@@ -26,13 +26,18 @@ from harness.drivers.libvirt_pool import (
     open_pool,
     remove_run,
 )
-from harness.drivers.libvirt_uri import find_socket, is_embedded, is_remote, is_system
+from harness.drivers.libvirt_uri import (
+    find_socket,
+    is_embedded,
+    is_remote,
+    is_system,
+    list_user_sockets,
+)
 from harness.errors import HostError, TrialError
 from harness.variants import Options
 
 _SHARED = "libvirt-pool"
 _SYSTEM_SOCKETS = ("/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock")
-_USER_SOCKETS = ("libvirt/virtqemud-sock", "libvirt/libvirt-sock")
 _PEER = struct.Struct("3i")  # struct ucred, see unix(7)
 
 
@@ -241,7 +246,5 @@ def _list_sockets(uri: str) -> list[Path]:
     named = find_socket(uri)
     if named is not None:
         return [Path(named)]
-    if is_system(uri):
-        return [Path(each) for each in _SYSTEM_SOCKETS]
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
-    return [Path(runtime, each) for each in _USER_SOCKETS]
+    system = [Path(each) for each in _SYSTEM_SOCKETS]
+    return system if is_system(uri) else [*list_user_sockets(), *system]

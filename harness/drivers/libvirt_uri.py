@@ -3,12 +3,16 @@
 Format: https://libvirt.org/uri.html
 """
 
+import os
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from harness.errors import InputError
 
 EMBEDDED = "qemu:///embed"
+SESSION = "qemu:///session"
 _SYSTEM = "/system"
+_USER_SOCKETS = ("libvirt/virtqemud-sock", "libvirt/libvirt-sock")
 
 
 def is_embedded(uri: str | None) -> bool:
@@ -47,11 +51,21 @@ def require_uri(uri: str) -> str:
 
 
 def build_opened(uri: str) -> str:
-    """The address as it is opened: ssh must not ask on the terminal that the run has."""
+    """The address as it is opened: ssh must not ask on the terminal that the run has, and a user,
+    who is root in the lab, still means the daemon of his own."""
+    if uri == SESSION:
+        own = next((path for path in list_user_sockets() if path.is_socket()), None)
+        return f"qemu+unix:///session?socket={own}" if own else uri
     parts = urlsplit(uri)
     if _find_transport(parts) != "ssh" or "no_tty" in parse_qs(parts.query):
         return uri
     return f"{uri}{'&' if parts.query else '?'}no_tty=1"
+
+
+def list_user_sockets() -> list[Path]:
+    """Where a user's own daemon listens."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
+    return [Path(runtime, each) for each in _USER_SOCKETS]
 
 
 def find_socket(uri: str) -> str | None:

@@ -122,10 +122,12 @@ def test_a_daemon_of_another_host_is_told_no_path_of_this_one(
     assert (machines, files) == ([], [])
 
 
-def test_a_session_by_its_socket(parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["qemu:///session", f"qemu+unix:///session?socket={SOCKET}"])
+def test_a_session(parts: Parts, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(SOCKET.parents[1]))
+
     def start(run_id: str) -> Any:
         with start_daemon():
-            uri = f"qemu+unix:///session?socket={SOCKET}"
             return start_trial(parts, run_id, "vm-microvm", uri)
 
     found = run_in_lab(start, tmp_path)
