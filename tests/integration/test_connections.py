@@ -279,7 +279,7 @@ def test_a_daemon_that_dies_in_mid_trial_fails_that_trial_alone(
             except TrialError as error:
                 said, seconds = error.message, time.monotonic() - begun
             host.launch_daemon()
-            second = parts.spec(run_id, "two")
+            second = parts.spec(run_id, "two", timeout=20.0)
             with driver.start_instance(second) as instance:
                 instance.wait_ready()
         return [said, seconds, list_left(open_hypervisor(REMOTE, driver.root).connection)]
