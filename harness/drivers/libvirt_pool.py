@@ -181,7 +181,25 @@ def remove_run(connection: Any, place: Place) -> list[str]:
 
 
 def clean_daemon(uri: str, run_id: str) -> list[str]:
-    """`remove_run` for a run that is dead, over a connection of its own."""
+    """`remove_run` for a run that is dead, in a process of its own.
+
+    libvirt's threads do not survive the fork into a lab that may come after it.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, "\n".join(_clean(uri, run_id)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, encoding="utf-8") as answer:
+        said = answer.read().splitlines()
+    os.waitpid(child, 0)
+    return said
+
+
+def _clean(uri: str, run_id: str) -> list[str]:
     try:
         prepare_libvirt(None)
         connection = open_daemon(uri)
