@@ -129,12 +129,6 @@ class Pool:
                 f"the overlay {name} could not be made: {format_error(error)}"
             ) from error
 
-    def measure(self, name: str) -> int | None:
-        """Bytes that a volume takes; None if it cannot be told."""
-        with contextlib.suppress(_import_libvirt().libvirtError):
-            return int(self.handle.storageVolLookupByName(name).info()[2])
-        return None
-
     def delete(self, name: str) -> None:
         """Delete a volume; it may be gone, or the daemon: the run's end tries once more."""
         with contextlib.suppress(_import_libvirt().libvirtError):

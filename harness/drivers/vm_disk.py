@@ -12,8 +12,9 @@ from harness.drivers.accelerator import Accelerator, Guest, build_direct_guest
 from harness.drivers.base import InstanceSpec, Packed
 from harness.drivers.domain_xml import Q35, Uefi
 from harness.drivers.kernel_line import build_emulation_words
-from harness.drivers.libvirt_vm import Plan, VmDriver, VmInstance, list_programs
+from harness.drivers.libvirt_vm import Plan, VmDriver, list_programs
 from harness.drivers.storage import build_storage
+from harness.drivers.vm_instance import VmInstance
 from harness.errors import HostError
 from harness.images.bootable import find_disk
 from harness.images.bootable_files import OEM_PREFIX

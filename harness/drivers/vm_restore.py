@@ -24,7 +24,7 @@ from harness.drivers.domain_xml import Q35, Boot, Drive, build_domain_xml
 from harness.drivers.kernel_line import build_command_line
 from harness.drivers.libvirt_host import open_hypervisor, read_libvirt_version
 from harness.drivers.libvirt_uri import is_embedded
-from harness.drivers.libvirt_vm import Layout, Plan, VmDriver, list_programs, prepare_files
+from harness.drivers.libvirt_vm import Plan, VmDriver, list_programs, prepare_files
 from harness.drivers.snapshot import (
     DISK,
     MEMORY,
@@ -39,6 +39,7 @@ from harness.drivers.snapshot import (
 )
 from harness.drivers.storage import Storage, build_overlay
 from harness.drivers.tsc import measure_tsc_khz
+from harness.drivers.vm_instance import Layout
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.starter import read_clock, start_starter
