@@ -66,15 +66,15 @@ class Channel:
                 raise TrialError(self._describe_timeout(milestone, deadline))
             self._take(event)
 
-    def ask(self, question: str, answer: str) -> str:
+    def ask(self, question: str, answer: str, seconds: float = _ANSWER_S) -> str:
         """Send ``question``; the line that starts with ``answer``, without that word."""
         self.starter.send(question)
-        deadline = read_clock() + int(_ANSWER_S * _NANOSECONDS)
+        deadline = read_clock() + int(seconds * _NANOSECONDS)
         while (event := self._next(deadline)) is not None:
             if event.source == "channel" and event.text.split(" ")[0] == answer:
                 return event.text.removeprefix(answer).strip()
             self._take(event, starting=False)
-        raise TrialError(f"the agent did not answer {question!r} within {_ANSWER_S:g} s")
+        raise TrialError(f"the agent did not answer {question!r} within {seconds:g} s")
 
     def round_trips(self, count: int) -> list[float]:
         """``count`` echo round trips in seconds, sent and stamped by the starter."""

@@ -31,6 +31,7 @@ ALL = (
     "docker",
     "vm-direct",
     "vm-microvm",
+    "vm-restore",
 )
 
 
@@ -127,19 +128,21 @@ def test_phases_of_every_trial_sum_to_its_total(whole_run: Path) -> None:
         assert sum(phases.values()) == pytest.approx(rows["startup.ready", ""], abs=1e-9)
         # crun may write its state when the agent runs already: that span is then not attributed.
         assert phases["residual"] == 0 or each["platform"] == "crun", each["milestones"]
-        assert ("kernel" in phases) == each["platform"].startswith("vm")
+        assert ("kernel" in phases) == (each["platform"] in ("vm-direct", "vm-microvm"))
         assert rows["startup.cpu", ""] > 0
         assert rows["memory.pss", ""] > 0
 
 
 def test_a_virtual_machine_is_labelled_with_what_it_ran_on(whole_run: Path) -> None:
     manifest = json.loads((whole_run / "manifest.json").read_text())
-    accelerator = manifest["accelerator"]["name"]
+    found = manifest["accelerator"]
+    assert set(found) == {name for name in ALL if name.startswith("vm")}
     for each in read_outcomes(whole_run):
-        if each["platform"].startswith("vm") and each["milestones"]:
-            assert each["accelerator"] == accelerator
-            assert ("emulated" in each["marks"]) == (accelerator == "tcg")
-    assert manifest["accelerator"]["reason"]
+        if each["platform"] in found and each["milestones"]:
+            accelerator = found[each["platform"]]
+            assert each["accelerator"] == accelerator["name"]
+            assert ("emulated" in each["marks"]) == (accelerator["name"] == "tcg")
+            assert accelerator["proved"] and accelerator["reason"]
 
 
 def test_the_layout_is_the_contract(whole_run: Path) -> None:
