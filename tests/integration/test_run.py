@@ -126,8 +126,10 @@ def test_phases_of_every_trial_sum_to_its_total(whole_run: Path) -> None:
         rows = {(row["metric"], row["phase"]): row["value"] for row in each["measurements"]}
         phases = build_phases(each["milestones"])
         assert sum(phases.values()) == pytest.approx(rows["startup.ready", ""], abs=1e-9)
-        # crun may write its state when the agent runs already: that span is then not attributed.
-        assert phases["residual"] == 0 or each["platform"] == "crun", each["milestones"]
+        # crun may write its state when the agent runs already, and on a busy host libvirt's word
+        # may come after the guest's own: that span is then not attributed.
+        told_late = each["platform"] == "crun" or each["platform"].startswith("vm")
+        assert phases["residual"] == 0 or told_late, each["milestones"]
         assert ("kernel" in phases) == (each["platform"] in ("vm-direct", "vm-microvm"))
         assert rows["startup.cpu", ""] > 0
         assert rows["memory.pss", ""] > 0
