@@ -57,6 +57,8 @@ class Channel:
     """What a restored guest has to say back; any other answer is a guest of the past."""
     finished: int | None = None
     """When the program that is the instance ended, on the one clock."""
+    heard: Callable[[bytes], None] = lambda _: None
+    """Told what the workload prints, as it arrives."""
 
     def wait_for(self, milestone: str, deadline: int) -> None:
         """Wait until ``milestone`` is known; TrialError at the deadline or if it cannot be."""
@@ -128,6 +130,8 @@ class Channel:
         if event.source == "launch" and word in ("running", "created") and rest:
             self.pid = int(rest)
         if event.source == "output":
+            if event.text != _REPORT:
+                self.heard(event.data)
             kept = self.report if event.text == _REPORT else self.output
             kept += event.data[: _OUTPUT_KEPT - len(kept)]
         if event.source == "channel" and word == "exit":

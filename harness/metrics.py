@@ -84,15 +84,37 @@ _TABLE = (
     Metric("disk.image_allocated", "disk", "B", True, True,
            "Disk space the platform needs for the image",
            "st_blocks; phase names the packing"),
+    Metric("disk.image_shared", "disk", "B", None, False,
+           "Part of the image's files that lies in blocks which other files use too (reflinks); "
+           "no row where the file system does not tell",
+           "extents with FIEMAP_EXTENT_SHARED; phase names the packing"),
     Metric("disk.image_virtual", "disk", "B", None, False,
            "Size of the disk that the guest sees",
            "qemu-img info; phase names the packing"),
     Metric("disk.instance_growth", "disk", "B", True, True,
-           "Bytes that one trial adds in its upper layer or overlay",
-           "st_blocks of the instance's files at the settled point"),
+           "Bytes that one trial adds in its upper layer, overlay or copy of a disk; a phase is "
+           "what a workload asks for by printing `@disk PHASE`",
+           "st_blocks of the instance's files at the settled point, or when the line arrives"),
+    Metric("disk.instance_apparent", "disk", "B", True, False,
+           "Length of the files that the instance has to itself",
+           "st_size of the instance's files at the settled point"),
+    Metric("disk.instance_shared", "disk", "B", None, False,
+           "Part of the instance's files that lies in blocks of other files too, such as a disk "
+           "copied by reflink; no row where the file system does not tell",
+           "extents with FIEMAP_EXTENT_SHARED at the settled point"),
+    Metric("disk.marginal", "disk", "B", True, False,
+           "What one more running instance takes on the host's disk",
+           "slope of disk.occupied over running instances (Theil-Sen)"),
+    Metric("disk.occupied", "disk", "B", None, False,
+           "What the image, once, and `instances` running instances take together, an engine's "
+           "store with all that it keeps: the raw data of disk.marginal",
+           "st_blocks at the settled point, less what the instances share by FIEMAP"),
     Metric("disk.reclaimed", "disk", "B", False, False,
-           "Bytes free again after the instance is deleted",
-           "fall of used blocks of the file system, statvfs before and after the delete"),
+           "Bytes free again once the instance is stopped and deleted, engines' layers too. Seen "
+           "on the whole file system: what others write or delete meanwhile is part of it, and so "
+           "are the logs of the stop; where a file system frees in the background, as btrfs and "
+           "XFS do, it comes out too small. Nothing of another host or of a daemon's own disk",
+           "fall of used blocks of the file system, statvfs before the stop and after the delete"),
     Metric("portability.first", "portability", "B", True, True,
            "Bytes to move to a host that has nothing so that it can start the workload",
            "bytes an HTTP server sent for every file of the packing; phase names the packing"),

@@ -168,7 +168,7 @@ class _Trial:
     bench: Bench
     notes: Notes
     ends: Mapping[str, int] = field(default_factory=dict)
-    written: bool = False
+    used: int | None = None
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
@@ -205,13 +205,16 @@ class _Trial:
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
                 self.notes.marks.append("emulated")
+            marks = disk.Marks(instance.files)
+            instance.listen(marks.take)
             instance.wait_ready()
             cpu = account.read(instance)
             self._request_response(instance)
             self.bench.sleep(self.bench.settle)
             self.notes.measurements += build_start_rows(instance.milestones, cpu)
-            self.notes.measurements += self._read_settled(instance, available)
+            self.notes.measurements += [*self._read_settled(instance, available), *marks.rows]
             self.notes.details.update(instance.read_evidence())
+            self.used = disk.read_used(self.spec.folder) if instance.files() is not None else None
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
             self.ends = instance.ends
@@ -235,10 +238,7 @@ class _Trial:
         rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
         rows += memory.read_daemon(self.driver.daemon)
         files = instance.files()
-        self.written = files is not None
-        if files is not None:
-            _, growth = disk.read_sizes(files)
-            rows.append(Measurement("disk.instance_growth", growth))
+        rows += [] if files is None else disk.read_instance(files)
         round_trip = statistics.median(instance.round_trips(_ROUND_TRIPS))
         rows.append(Measurement("channel.round_trip", round_trip))
         if throttled := cgroup.read_throttled(cgroups):
@@ -257,11 +257,11 @@ class _Trial:
             self.notes.details["left"] = list(left)
 
     def _delete(self) -> None:
-        """Delete what the trial wrote and see what the file system gets back."""
-        used = disk.read_used(self.bench.scratch)
+        """Delete what the trial wrote and see what the file system got back since before the stop:
+        some engines delete as they stop."""
         shutil.rmtree(self.spec.folder)
-        reclaimed = used - disk.read_used(self.bench.scratch)
-        if self.written:
+        if self.used is not None:
+            reclaimed = self.used - disk.read_used(self.bench.scratch)
             self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))
 
 

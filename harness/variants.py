@@ -40,6 +40,7 @@ _WORDS: Mapping[str, tuple[str, object]] = {
     "upper=tmpfs": ("upper", "tmpfs"),
     "upper=disk": ("upper", "disk"),
     **{f"cache={name}": ("disk_cache", name) for name in ("none", "writeback", "unsafe")},
+    "discard": ("discard", True),
 }
 _VALUES = ("memory=", "cpus=")
 OPTIONS = (*_WORDS, *_VALUES)
@@ -53,7 +54,8 @@ class Options:
     """How a variant differs from its platform. None and the defaults: as the platform does it.
 
     ``memory`` (bytes) and ``cpus`` stand for the plan's; with ``limits`` off there are none.
-    ``disk`` is what a guest's root is on, ``upper`` where a read-only one is written to.
+    ``disk`` is what a guest's root is on, ``upper`` where a read-only one is written to. With
+    ``discard`` the guest tells what it deletes, and the host has that space again.
     """
 
     runtime: str | None = None
@@ -69,6 +71,7 @@ class Options:
     disk: DiskFormat | None = None
     upper: Upper | None = None
     disk_cache: DiskCache | None = None
+    discard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,12 @@ _LIGHT = Traits({"network": _NETWORKS[:3], **_LIMITS}, sizes=True)
 
 _TUNED = {"tuned": (False, True)}
 _CACHES = {"disk_cache": (None, "none", "writeback", "unsafe")}
+_DISCARD = {"discard": (False, True)}
 _WRITABLE_DISKS = ("overlay", "raw", "qcow2")
 _MICROVM = {
     **_TUNED,
     **_CACHES,
+    **_DISCARD,
     "kernel": ("elf", "bzimage"),
     "disk": (*_WRITABLE_DISKS, "squashfs", "erofs"),
     "upper": ("tmpfs", "disk"),
@@ -125,7 +130,14 @@ TRAITS: dict[str, Traits] = {
     "vm-microvm": Traits(_MICROVM, sizes=True),
     "vm-direct": Traits({**_MICROVM, "disk": (*_WRITABLE_DISKS, *READ_ONLY_DISKS)}, sizes=True),
     "vm-disk": Traits(
-        {**_TUNED, **_CACHES, "firmware": ("bios", "uefi"), "disk": _WRITABLE_DISKS}, sizes=True
+        {
+            **_TUNED,
+            **_CACHES,
+            **_DISCARD,
+            "firmware": ("bios", "uefi"),
+            "disk": _WRITABLE_DISKS,
+        },
+        sizes=True,
     ),
     "vm-restore": Traits(_TUNED, sizes=True),
 }
@@ -209,6 +221,11 @@ def _require_layers(name: str, options: Options) -> None:
         )
     if options.disk_cache and options.disk == "virtiofs":
         raise InputError(f"platform {name!r}: virtiofs is no disk, so it has no cache mode")
+    if options.discard and options.disk in READ_ONLY_DISKS and options.upper != "disk":
+        raise InputError(
+            f"platform {name!r}: it has no disk of its own to give space back from",
+            hint="add /upper=disk, or leave /discard out",
+        )
 
 
 def _drop_defaults(options: Options, traits: Traits) -> Options:

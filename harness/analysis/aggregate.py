@@ -24,7 +24,7 @@ CASE = ["workload", "image", "cache", "instances"]
 ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
-APART = ("memory.available", "memory.minimum")
+APART = ("memory.available", "disk.occupied", "memory.minimum")
 """Metrics that are no trial's: a series of running instances, and a search."""
 
 LABELS = frozenset({"emulated"})

@@ -106,7 +106,12 @@ MEMORY = (
 INSTANCE_DISK = (
     Column("image, allocated", "disk.image_allocated"),
     Column("image, apparent", "disk.image_apparent"),
-    Column("written by a trial", "disk.instance_growth"),
+    Column("image, shared", "disk.image_shared"),
+    Column("taken by an instance", "disk.instance_growth"),
+    Column("of it shared", "disk.instance_shared"),
+    Column("one more instance", "disk.marginal"),
+    Column("with all written", "disk.instance_growth", "written"),
+    Column("with half deleted", "disk.instance_growth", "kept"),
     Column("free again after delete", "disk.reclaimed"),
 )
 

@@ -78,6 +78,9 @@ class Instance(Protocol):
         """The groups whose charge is this instance's memory, helpers left out where they can be;
         empty where the kernel keeps no account of it."""
 
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        """Have ``heard`` told what the workload prints, while its start is waited for."""
+
     def wait_ready(self) -> None:
         """Wait for ``ready`` within the spec's timeout; raises TrialError with the reason."""
 

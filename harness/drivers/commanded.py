@@ -9,7 +9,7 @@ container live in a group of their own below the instance's: the helpers of the 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class Command:
     hidden: tuple[str, ...] = ()
     group: str | None = None
     cleanup: tuple[tuple[str, ...], ...] = ()
+    find_upper: Callable[[], Path | None] | None = None
+    """Where what the container writes is, if the command has it in a store of its own."""
 
 
 def build_command_records(
@@ -104,6 +106,9 @@ class CommandedInstance(PlainInstance):
         found = (folder.glob(self.command.group) for folder in self.spec.cgroups)
         return tuple(folder for each in found for folder in sorted(each)[:1])
 
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        self.channel.heard = heard
+
     def wait_ready(self) -> None:
         deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)
         self.channel.wait_for("ready", deadline)
@@ -125,8 +130,11 @@ class CommandedInstance(PlainInstance):
             inside = {pid for pid in everything if is_contained(pid)}
         return Processes(tuple(sorted(inside)), tuple(sorted(everything - inside)))
 
-    def files(self) -> Sequence[Path]:
-        return (Layout.of(self.spec).upper,)
+    def files(self) -> Sequence[Path] | None:
+        if self.command.find_upper is None:
+            return (Layout.of(self.spec).upper,)
+        upper = self.command.find_upper()
+        return None if upper is None else (upper,)
 
     def stop(self) -> None:
         if self.stopped:

@@ -7,7 +7,7 @@ by the daemon's event stream.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,9 @@ class DockerInstance(PlainInstance):
         folders = [folder / self.container for folder in self.spec.cgroups]
         return tuple(folder for folder in folders if folder.is_dir())
 
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        self.channel.heard = heard
+
     def wait_ready(self) -> None:
         deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)
         self.channel.wait_for("ready", deadline)
@@ -108,13 +111,13 @@ class DockerInstance(PlainInstance):
         inside = tuple(sorted(int(row[column]) for row in listed["Processes"]))
         return Processes(inside, shims, self.daemon.proc)
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[Path] | None:
         """The upper layer of a private daemon's container; another's is not ours to read."""
         with contextlib.suppress(TrialError), translated():
             driver = self.api.inspect_container(self.container)["GraphDriver"]
             upper = driver["Data"].get("UpperDir")
-            return (Path(upper),) if upper and self.daemon.private else ()
-        return ()
+            return (Path(upper),) if upper and self.daemon.private else None
+        return None
 
     def describe_end(self) -> str:
         """Why the container is gone, as the daemon tells it."""

@@ -70,11 +70,16 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class DiskMode:
-    """How QEMU does its input and output; None is what it does by itself."""
+    """How QEMU does its input and output; None is what it does by itself.
+
+    With ``discard`` what the guest gives up becomes a hole in the file. Zeros that it writes stay
+    written (``detect_zeroes``): looking for them would cost every write.
+    """
 
     cache: DiskCache | None = None
     io: Literal["native", "threads"] | None = None
     iothread: bool = False
+    discard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +256,8 @@ def _build_drive(
     drive: Drive, number: int, mode: DiskMode, where: Iterator[list[etree._Element]]
 ) -> etree._Element:
     disk = etree.Element("disk", {"type": "file", "device": "disk"})
-    asked = {"cache": mode.cache, "io": mode.io, "iothread": "1" if mode.iothread else None}
+    asked = {"cache": mode.cache, "io": mode.io, "iothread": "1" if mode.iothread else None,
+             "discard": "unmap" if mode.discard and not drive.read_only else None}  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
     _add(disk, "driver", {"name": "qemu", "type": drive.format, **given})
     _add(disk, "source", {"file": str(drive.path)})

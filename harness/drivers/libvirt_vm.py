@@ -219,7 +219,7 @@ class VmDriver:
             channel=layout.channel,
             drives=storage.drives,
             share=storage.share,
-            mode=DiskMode(cache=self.options.disk_cache),
+            mode=DiskMode(cache=self.options.disk_cache, discard=self.options.discard),
             bridge=spec.bridge if spec.address else None,
             emulator=shutil.which(EMULATOR),
         )

@@ -4,6 +4,7 @@
 sandbox; so the engine's share stands beside its runtime's.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.drivers.podman_store import (
     PROGRAMS,
     PodmanStore,
     build_reference,
+    find_layer,
     start_store,
 )
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
@@ -118,6 +120,7 @@ class PodmanDriver:
             root=False,
             hidden=(NAMESPACES,),
             group="libpod-*",
+            find_upper=functools.partial(find_layer, store.folder / "store", spec.name),
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
         )
 

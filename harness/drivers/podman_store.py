@@ -154,6 +154,19 @@ def load_image(store: PodmanStore, image: Image) -> None:
         archive.unlink()
 
 
+def find_layer(store: Path, name: str) -> Path | None:
+    """What the container called ``name`` has written: the upper directory of its layer.
+
+    From the lists of containers/storage: one for all, one for those that go when they end.
+    """
+    for table in sorted((store / "overlay-containers").glob("*containers.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            for each in json.loads(table.read_text()):
+                if name in each.get("names", ()):
+                    return store / "overlay" / str(each["layer"]) / "diff"
+    return None
+
+
 @contextlib.contextmanager
 def _shorten(folder: Path) -> Iterator[Path]:
     """``folder`` under a path of at most 50 characters: bound, in the lab's own mounts."""

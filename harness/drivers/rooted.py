@@ -4,7 +4,7 @@ The tree is the image's, under an overlay so that it is never written; the start
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +99,9 @@ class RootedInstance(PlainInstance):
     @property
     def milestones(self) -> dict[str, int]:
         return self.channel.milestones
+
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        self.channel.heard = heard
 
     def wait_ready(self) -> None:
         deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)

@@ -38,7 +38,8 @@ class DirectDriver(VmDriver):
     def build_plan(self, spec: InstanceSpec, accelerator: Accelerator) -> Plan:
         storage = build_storage(self.options, self._find_sources(spec.image), spec.folder)
         kernel, initramfs = self._kernel_files()
-        line = build_command_line(accelerator.acceleration, self.measure_tsc(), storage.words)
+        words = (*storage.words, *(("harness.discard=1",) if self.options.discard else ()))
+        line = build_command_line(accelerator.acceleration, self.measure_tsc(), words)
         boot = Boot(kernel, initramfs, line)
         return self.complete_plan(spec, accelerator, storage, boot=boot)
 

@@ -84,6 +84,7 @@ class VmDiskDriver(VmDriver):
             copy = ("cp", str(firmware.variables), str(uefi.variables))
             storage = replace(storage, commands=(*storage.commands, copy))
         words = build_emulation_words(accelerator.acceleration, self.measure_tsc())
+        words += ["rootflags=discard"] if self.options.discard else []
         strings = (OEM_PREFIX + " ".join(words),)
         return self.complete_plan(spec, accelerator, storage, uefi=uefi, oem_strings=strings)
 

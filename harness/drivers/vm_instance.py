@@ -1,7 +1,7 @@
 """A started virtual machine: what is read of it, and how it ends."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,9 @@ class VmInstance:
     @property
     def milestones(self) -> dict[str, int]:
         return self.channel.milestones
+
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        self.channel.heard = heard
 
     def wait_ready(self) -> None:
         deadline = self.milestones["request"] + int(self.spec.timeout * _NANOSECONDS)

@@ -29,6 +29,8 @@ class FakeInstance(PlainInstance):
     accelerator: str = "none"
     milestones: dict[str, int] = field(default_factory=lambda: dict(STAMPS))
     stopped: bool = False
+    printed: bytes = b""
+    heard: Callable[[bytes], None] = lambda _: None
 
     @property
     def address(self) -> str | None:
@@ -38,7 +40,11 @@ class FakeInstance(PlainInstance):
     def cgroups(self) -> Sequence[Path]:
         return self.spec.cgroups
 
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        self.heard = heard
+
     def wait_ready(self) -> None:
+        self.heard(self.printed)
         if self.problem:
             raise TrialError(self.problem, hint="look into it")
         self.milestones["ready"] = 10_000_000
