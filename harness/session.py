@@ -38,6 +38,7 @@ from harness.plan import (
 )
 from harness.probes import disk, memory, portability
 from harness.runner import Bench, build_spec, run_schedule
+from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
 from harness.variants import parse_variant
 
@@ -138,11 +139,13 @@ def _measure(order: Order, listener: Listener) -> int:
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
     bench = build_bench(order, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
+        engines.enter_context(start_use(list_used(bench, toolbox)))
         left_out += start_engines(order, drivers, bench, engines)
         left_out += list_unreachable(plan, drivers)
         left_out += list_exempt(plan, drivers, grouped=tree is not None)
         for line in left_out:
             listener.say(f"left out: {line}")
+        engines.enter_context(start_use(list_packed(bench.images, drivers)))
         ready = replace(bench, drivers=drivers, fixed=read_all_fixed(bench.images, drivers))
         _run_trials(order, ready, toolbox, left_out, listener)
     return 0
@@ -336,6 +339,19 @@ def build_bench(
         memory=plan.memory,
         cpus=plan.cpus,
     )
+
+
+def list_used(bench: Bench, toolbox: Toolbox) -> list[Path]:
+    """What a run uses of the cache from its first moment."""
+    kernel = [toolbox.kernel.bzimage] if toolbox.kernel else []
+    return [toolbox.starter, *kernel, *(image.tree for image in bench.images.values())]
+
+
+def list_packed(images: Mapping[str, Image], drivers: Mapping[str, Driver]) -> list[Path]:
+    """The files of the images in the forms that platforms need: disks and snapshots too."""
+    packed = [each for driver in drivers.values() for image in images.values()
+              for each in driver.packed(image)]  # fmt: skip
+    return [path for each in packed for path in each.paths]
 
 
 def read_all_fixed(

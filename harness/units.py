@@ -4,7 +4,15 @@ import re
 
 from harness.errors import InputError
 
-_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DURATION_UNITS = {
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
 _SIZE_UNITS = {
     "": 1,
     "B": 1,
@@ -19,7 +27,7 @@ _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from ``"250ms"``, ``"10s"``, ``"10m"``, ``"1h"`` or a bare number of seconds.
+    """Seconds from ``"250ms"``, ``"10s"``, ``"10m"``, ``"1h"``, ``"30d"`` or bare seconds.
 
     Raises InputError for anything else; zero is allowed, a negative duration is not.
     """
@@ -57,6 +65,14 @@ def format_seconds(seconds: float) -> str:
     if magnitude == 0:
         return "0 s"
     return f"{seconds * 1e6:.3g} µs"
+
+
+def format_age(seconds: float) -> str:
+    """A time span in its largest unit: ``3 d``, ``5 h``, ``12 min``; a shorter one is ``now``."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return "now"
 
 
 def format_bytes(size: float) -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from harness.cli.measure import RESULTS
 from harness.cli.output import print_rows, say, shorten_path
-from harness.units import format_bytes
 
 
 @click.group()
@@ -29,24 +29,15 @@ def build(names: tuple[str, ...], force: bool) -> None:
 @images.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def list_built(as_json: bool) -> None:
-    """Show every image and its packings."""
-    from harness.images.catalog import list_images
+    """Show every packing of every image, its bootable disks and saved machines too."""
+    from harness.cli.stock import build_plain_rows, build_rows
+    from harness.stock.digests import find_digests
+    from harness.stock.inventory import list_packed
 
-    rows: list[dict[str, object]] = [
-        {
-            "image": image.name,
-            "digest": image.digest if as_json else image.digest[:19],
-            "packing": packing.name,
-            "apparent": packing.apparent if as_json else format_bytes(packing.apparent),
-            "allocated": packing.allocated if as_json else format_bytes(packing.allocated),
-            "path": packing.path,
-        }
-        for image in list_images()
-        for packing in image.packings.values()
-    ]
-    if not rows and not as_json:
+    found = [(item, find_digests(item, say)) for item in list_packed()]
+    if not found and not as_json:
         say("no image is built yet; `images build` does it, and so does a run")
-    print_rows(rows, as_json=as_json)
+    print_rows(build_plain_rows(found) if as_json else build_rows(found), as_json=as_json)
 
 
 @images.command("import")
@@ -77,20 +68,43 @@ def export(name: str, packing: str, out: Path) -> None:
 
 @images.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-def prune(names: tuple[str, ...]) -> None:
-    """Remove images: the named ones, else those that are out of date.
+@click.option("--older-than", metavar="30d", help="What was not used for this long.")
+@click.option("--until", metavar="10GiB", help="The least recently used, until this is left.")
+@click.option("--all", "everything", is_flag=True, help="All that there is.")
+@click.option(
+    "--results",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Keep what the runs stored there need, besides those in ./results.",
+)
+@click.option("--force", is_flag=True, help="Also what stored runs need.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def prune(
+    names: tuple[str, ...],
+    older_than: str | None,
+    until: str | None,
+    everything: bool,
+    results: tuple[Path, ...],
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Free the cache of what is out of date, and of what is asked for besides.
 
-    Bootable disks and saved machines go with the images they were made from.
+    That is the named images, with their disks and saved machines, or by age and size, of all or of
+    the named ones. What stored runs need is kept, and what a run uses now.
     """
-    from harness.drivers.snapshot import prune_snapshots
-    from harness.images.bootable import prune_disks
-    from harness.images.catalog import list_images, prune_images
+    from harness.cli.stock import prune_stock
+    from harness.stock.decide import Wish
+    from harness.units import parse_duration, parse_size
 
-    removed = prune_images(names, lambda _: None)
-    kept = list_images()
-    removed += prune_disks(kept, lambda _: None)
-    removed += prune_snapshots([image.name for image in kept])
-    for folder in removed:
-        click.echo(f"removed {folder}")
-    if not removed:
-        say("nothing is out of date")
+    wish = Wish(
+        names,
+        None if older_than is None else parse_duration(older_than),
+        None if until is None else parse_size(until),
+        everything,
+        force,
+    )
+    prune_stock(wish, (RESULTS, *results), dry_run=dry_run, as_json=as_json)

@@ -58,9 +58,14 @@ class Snapshot:
         return self.folder / PACKED
 
 
+def snapshots_dir() -> Path:
+    """The folder of all saved machines."""
+    return cache_dir() / "snapshots"
+
+
 def folder_of(image: str, key: str) -> Path:
     """Where the snapshot of ``key`` is, whether it is there or not."""
-    return cache_dir() / "snapshots" / image / key
+    return snapshots_dir() / image / key
 
 
 def build_key(parts: Mapping[str, object]) -> str:
@@ -154,7 +159,7 @@ def copy_memory(snapshot: Snapshot, key: str, number: int, out: Path) -> None:
 
 def prune_snapshots(keep: Sequence[str]) -> list[Path]:
     """Remove every snapshot of an image that is not among ``keep``; returns the folders."""
-    parent = cache_dir() / "snapshots"
+    parent = snapshots_dir()
     folders = sorted(parent.iterdir()) if parent.is_dir() else []
     removed = [folder for folder in folders if folder.name not in keep]
     for folder in removed:

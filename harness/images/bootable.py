@@ -70,7 +70,7 @@ def disks_dir() -> Path:
 
 def find_disk(image: Image) -> Disk | None:
     """The bootable disk of ``image`` if it is built and up to date; contacts no mirror."""
-    return read_disk(_folder_of(image))
+    return read_disk(folder_of(image))
 
 
 def require_disk(image: Image, progress: Progress) -> Disk:
@@ -81,7 +81,7 @@ def require_disk(image: Image, progress: Progress) -> Disk:
     require_boot_tools()
     require_owners()
     base = image if is_system(image.name) else require_image(SYSTEM, progress)
-    final = _folder_of(image)
+    final = folder_of(image)
     with start_work(final.parent, progress) as scratch:
         found = find_disk(image)
         if found is not None:
@@ -100,7 +100,7 @@ def require_disk(image: Image, progress: Progress) -> Disk:
 
 def prune_disks(keep: Sequence[Image], progress: Progress) -> list[Path]:
     """Remove all but the present disks of the images in ``keep``; returns the folders."""
-    kept = {_folder_of(image) for image in keep}
+    kept = {folder_of(image) for image in keep}
     removed = []
     for parent in sorted(disks_dir().iterdir()) if disks_dir().is_dir() else []:
         with start_work(parent, progress):
@@ -169,7 +169,8 @@ def build_key(image: Image, suite: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _folder_of(image: Image) -> Path:
+def folder_of(image: Image) -> Path:
+    """Where the present disk of ``image`` is, whether it is there or not."""
     return disks_dir() / image.name / build_key(image, apt.find_sources().suite)
 
 

@@ -14,7 +14,8 @@ from harness.units import format_bytes
 
 Progress = Callable[[str], None]
 
-_PREFIX = ".build-"
+PREFIX = ".build-"
+"""How folders begin that are being built, or removed: whoever finds one unlocked removes it."""
 
 
 @contextmanager
@@ -28,9 +29,9 @@ def start_work(parent: Path, progress: Progress) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         with (parent / ".lock").open("w") as lock:
             _take_lock(lock.fileno(), parent, progress)
-            for leftover in parent.glob(f"{_PREFIX}*"):
+            for leftover in parent.glob(f"{PREFIX}*"):
                 remove_tree(leftover)
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             folder.chmod(0o755)
             try:
                 yield folder

@@ -295,7 +295,7 @@ def test_disks_of_no_present_image_are_removed(
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = build_image()
-    kept = bootable._folder_of(image)
+    kept = bootable.folder_of(image)
     old = kept.with_name("0" * 12)
     for folder in (kept, old):
         folder.mkdir(parents=True)
