@@ -109,7 +109,7 @@ def _sum_up(
     gone = [each.item for each in done if each.goes]
     left = sum_left(items, done)
     if not gone:
-        yield "nothing else is to go" if done else "nothing is out of date"
+        yield "nothing else is to go" if done else "nothing is to go: all is up to date"
     else:
         freed = format_bytes(sum(each.allocated for each in gone))
         verb = "would be" if dry_run else "are"

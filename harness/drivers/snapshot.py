@@ -12,7 +12,7 @@ import json
 import shutil
 import struct
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,16 +155,6 @@ def copy_memory(snapshot: Snapshot, key: str, number: int, out: Path) -> None:
             text = text.replace(old.encode(), new.encode())
         file.seek(_HEADER_SIZE)
         file.write(text)
-
-
-def prune_snapshots(keep: Sequence[str]) -> list[Path]:
-    """Remove every snapshot of an image that is not among ``keep``; returns the folders."""
-    parent = snapshots_dir()
-    folders = sorted(parent.iterdir()) if parent.is_dir() else []
-    removed = [folder for folder in folders if folder.name not in keep]
-    for folder in removed:
-        remove_tree(folder)
-    return removed
 
 
 def _remove_outdated(parent: Path, slot: str) -> None:

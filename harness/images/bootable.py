@@ -8,7 +8,7 @@ Version of disk.json: 1, first release.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,7 +41,6 @@ from harness.images.rootfs import sum_sizes
 from harness.images.workshop import (
     Progress,
     move_into_place,
-    remove_tree,
     require_space,
     start_work,
     write_text,
@@ -96,20 +95,6 @@ def require_disk(image: Image, progress: Progress) -> Disk:
     assert found is not None, final
     progress(f"{image.name}: the bootable disk is ready")
     return found
-
-
-def prune_disks(keep: Sequence[Image], progress: Progress) -> list[Path]:
-    """Remove all but the present disks of the images in ``keep``; returns the folders."""
-    kept = {folder_of(image) for image in keep}
-    removed = []
-    for parent in sorted(disks_dir().iterdir()) if disks_dir().is_dir() else []:
-        with start_work(parent, progress):
-            for folder in sorted(parent.glob("[0-9a-f]*")):
-                if folder not in kept:
-                    progress(f"removing the disk {parent.name} {folder.name}")
-                    remove_tree(folder)
-                    removed.append(folder)
-    return removed
 
 
 def read_disk(folder: Path) -> Disk | None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +19,7 @@ from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
 from harness.images.rooted import run_rooted
 from harness.images.rootfs import Tree, finish_tree, sum_sizes
-from harness.images.workshop import Progress, remove_tree, start_work
+from harness.images.workshop import Progress, start_work
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LAYOUT_VERSION = "1"
@@ -128,26 +128,6 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
     return out
 
 
-def prune_images(names: Sequence[str], progress: Progress) -> list[Path]:
-    """Remove images: all of ``names``, or without names what is out of date. Returns the folders.
-
-    An image is out of date when another has its name, or its recipe, the agent or Debian's suite
-    has changed.
-    """
-    stored = store.list_stored()
-    unknown = next((name for name in names if name not in stored), None)
-    if unknown is not None:
-        raise InputError(f"there is no image {unknown!r} to remove", hint=_suggest_name(unknown))
-    removed = []
-    for name in names or stored:
-        with start_work(store.images_dir() / name, progress):
-            for folder in store.list_folders(name) if names else _list_outdated(name):
-                progress(f"removing {name} {folder.name}")
-                remove_tree(folder)
-                removed.append(folder)
-    return removed
-
-
 def _pack(
     name: str,
     origin: str,
@@ -190,11 +170,3 @@ def _suggest_name(name: str) -> str:
     names = list_names()
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
-
-
-def _list_outdated(name: str) -> list[Path]:
-    """Imported images can be packed again from their tree alone, so that stays."""
-    record = store.find_record(name)
-    keep = record is not None and (name not in RECIPES or find_image(name) is not None)
-    folders = store.list_folders(name)
-    return [path for path in folders if not (keep and record and path == record.image.folder)]

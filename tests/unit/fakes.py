@@ -30,6 +30,7 @@ class FakeInstance(PlainInstance):
     milestones: dict[str, int] = field(default_factory=lambda: dict(STAMPS))
     stopped: bool = False
     printed: bytes = b""
+    seen: bool = True
     heard: Callable[[bytes], None] = lambda _: None
 
     @property
@@ -59,8 +60,8 @@ class FakeInstance(PlainInstance):
     def processes(self) -> Processes:
         return Processes(())
 
-    def files(self) -> Sequence[Path]:
-        return (self.spec.folder / "upper",)
+    def files(self) -> Sequence[Path] | None:
+        return (self.spec.folder / "upper",) if self.seen else None
 
     def stop(self) -> None:
         self.stopped = True
@@ -76,6 +77,8 @@ class FakeDriver:
     accelerator: str = "none"
     daemon: Daemon | None = None
     no_network: str | None = None
+    printed: bytes = b""
+    seen: bool = True
     started: list[FakeInstance] = field(default_factory=list)
 
     def unavailable(self) -> str | None:
@@ -99,6 +102,7 @@ class FakeDriver:
     @contextmanager
     def _start(self, spec: InstanceSpec) -> Iterator[FakeInstance]:
         instance = FakeInstance(spec, self.problem(spec), self.accelerator)
+        instance.printed, instance.seen = self.printed, self.seen
         self.started.append(instance)
         (spec.folder / "upper").mkdir()
         (spec.folder / "upper" / "written").write_bytes(b"x" * 10_000)

@@ -20,6 +20,7 @@ from harness.analysis.aggregate import (
 from harness.analysis.density import fit_marginal
 from harness.analysis.results import load_results
 from harness.errors import InputError
+from harness.model import Measurement
 from harness.store import Store, write_samples
 from harness.store.samples import build_samples
 from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, build_series, write_run
@@ -172,6 +173,17 @@ def test_the_cost_of_one_more_instance_is_the_slope(tmp_path: Path) -> None:
     ready = results.find("vm-direct", "noop", "startup.ready")
     assert ready is not None
     assert ready.n == 8
+
+
+def test_the_disk_of_one_more_instance_is_the_slope_of_what_they_take(tmp_path: Path) -> None:
+    series = [
+        replace(each, measurements=(Measurement("disk.occupied", 5e6 + 2e6 * each.instances),))
+        for each in build_series(0, 6)
+    ]
+    pq.write_table(build_samples(series, {"run_id": "r"}), tmp_path / "samples.parquet")
+    (row,) = fit_marginal(load_samples(tmp_path)).to_dict("records")
+    assert (row["metric"], row["accelerator"], row["n"]) == ("disk.marginal", "tcg", 6)
+    assert row["median"] == pytest.approx(2e6)
 
 
 def test_a_short_series_is_withheld(tmp_path: Path) -> None:

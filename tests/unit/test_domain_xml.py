@@ -234,6 +234,22 @@ def test_what_a_host_lacks_is_said_and_left_out() -> None:
     assert all(each.reason and each.setting for each in listed)
 
 
+def test_discard_is_for_the_disks_that_are_written() -> None:
+    drives = (Drive(Path("/lower"), read_only=True), Drive(Path("/upper")))
+    found = {
+        asked: [
+            driver.get("discard")
+            for driver in parse(
+                replace(DOMAIN, drives=drives, mode=DiskMode(discard=asked))
+            ).findall("devices/disk/driver")
+        ]
+        for asked in (False, True)
+    }
+    assert found == {False: [None, None], True: [None, "unmap"]}
+    tuned, _ = tune(replace(DOMAIN, mode=DiskMode(discard=True)), RICH)
+    assert tuned.mode.discard
+
+
 def test_a_cache_mode_that_was_asked_for_stays() -> None:
     tuned, listed = tune(replace(DOMAIN, mode=DiskMode("unsafe")), RICH)
     assert tuned.mode.cache == "unsafe" and tuned.mode.io is None

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import HostError
 from harness.images import bootable, bootable_disk
-from harness.images.bootable import PATHS, build_key, format_disk, prune_disks, read_disk
+from harness.images.bootable import PATHS, build_key, format_disk, read_disk
 from harness.images.bootable_disk import (
     MIB,
     SECTOR,
@@ -288,16 +288,3 @@ def test_another_image_or_suite_is_another_disk(monkeypatch: pytest.MonkeyPatch)
     assert key != build_key(build_image(), "trixie")
     monkeypatch.setattr(bootable, "PACKAGES", ("other",))
     assert key != build_key(build_image(), "bookworm")
-
-
-def test_disks_of_no_present_image_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    image = build_image()
-    kept = bootable.folder_of(image)
-    old = kept.with_name("0" * 12)
-    for folder in (kept, old):
-        folder.mkdir(parents=True)
-    assert prune_disks([image], print) == [old]
-    assert kept.is_dir() and not old.exists()

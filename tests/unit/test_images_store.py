@@ -46,8 +46,6 @@ def test_the_newest_digest_is_current_and_the_older_is_outdated() -> None:
     found = store.find_record("mine")
     assert found is not None and found.image == newer
     assert store.list_folders("mine") == [older.folder, newer.folder]
-    assert catalog.prune_images((), say_nothing) == [older.folder]
-    assert store.list_folders("mine") == [newer.folder]
 
 
 def test_the_same_digest_again_leaves_the_files_that_instances_run_from() -> None:
@@ -82,14 +80,6 @@ def test_what_a_dead_build_left_is_removed_by_the_next() -> None:
     with start_work(parent, say_nothing) as folder:
         assert [path.name for path in parent.glob(".build-*")] == [folder.name]
     assert not list(parent.glob(".build-*"))
-
-
-def test_a_named_image_is_pruned_whole_and_an_unknown_one_is_named() -> None:
-    image = publish("mine", "a")
-    with pytest.raises(InputError, match=r"'mien'.*did you mean 'mine'"):
-        catalog.prune_images(["mien"], say_nothing)
-    assert catalog.prune_images(["mine"], say_nothing) == [image.folder]
-    assert store.find_record("mine") is None
 
 
 def test_an_unknown_image_names_the_nearest() -> None:

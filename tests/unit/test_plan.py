@@ -345,6 +345,7 @@ def test_the_order_of_a_seed_stays_the_same_from_release_to_release() -> None:
         ("vm-direct/cache=none/tuned/elf/memory=1GiB", "vm-direct/tuned/cache=none/memory=1GiB"),
         ("vm-microvm/upper=disk/disk=erofs", "vm-microvm/disk=erofs/upper=disk"),
         ("vm-direct/upper=tmpfs/disk=erofs", "vm-direct/disk=erofs"),
+        ("vm-direct/discard/disk=raw", "vm-direct/disk=raw/discard"),
     ],
 )
 def test_a_variant_has_one_name_however_it_is_written(written: str, name: str) -> None:
@@ -375,6 +376,8 @@ def test_a_table_of_options_says_the_same_as_a_name() -> None:
         ("vm-direct/disk=virtiofs/cache=none", "virtiofs is no disk"),
         ("namespace/tuned", "namespace has no choice of tuning"),
         ("vm-microvm/uefi", "vm-microvm has no choice of firmware"),
+        ("vm-direct/disk=erofs/discard", "no disk of its own to give space back from"),
+        ("runc/discard", "runc has no choice of discard"),
     ],
 )
 def test_a_variant_that_cannot_be_is_refused(written: str, words: str) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import socket
+import struct
 import threading
 from pathlib import Path
 
 import pytest
 
+from harness import fiemap
 from harness.drivers.base import Packed
 from harness.errors import InputError, TrialError
 from harness.model import build_phases
@@ -36,6 +38,37 @@ def test_sizes_count_holes_as_free_and_hard_links_once(tmp_path: Path) -> None:
     apparent, allocated = disk.read_sizes([tmp_path / "sparse", tmp_path / "again"])
     assert apparent == 10 << 20
     assert allocated < 1 << 20
+
+
+def test_extents_are_read_as_the_kernel_writes_them() -> None:
+    """fiemap.h: a head of 32 bytes with the number of extents, then 56 bytes for each."""
+    request = fiemap.build_request(4096)
+    assert struct.unpack_from("=QQLLLL", request) == (4096, 2**64 - 1 - 4096, 0, 0, 256, 0)
+    struct.pack_into("=L", request, 20, 2)
+    for number, flags in enumerate((fiemap.FLAG_SHARED, fiemap.FLAG_LAST)):
+        place = 32 + 56 * number
+        struct.pack_into("=QQQ", request, place, number << 12, 1 << 20, 4096)
+        struct.pack_into("=L", request, place + 40, flags)
+    first, last = fiemap.parse_answer(bytes(request))
+    assert (first.logical, first.physical, first.length, first.shared) == (0, 1 << 20, 4096, True)
+    assert (last.logical, last.shared, last.flags) == (4096, False, fiemap.FLAG_LAST)
+
+
+def test_a_mark_is_a_whole_line_however_it_arrives(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    marks = disk.Marks(lambda: [tmp_path])
+    for piece in (b"up\n@di", b"sk written\r\nsay @disk no\n", b"@disk ", b"kept\n@disk cut"):
+        marks.take(piece)
+    assert [row.phase for row in marks.rows] == ["written", "kept"]
+
+
+def test_a_walk_does_not_count_what_vanishes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").write_bytes(b"x" * 100)
+    monkeypatch.setattr("harness.probes.disk.os.listdir", lambda _: ["there", "gone"])
+    apparent, _ = disk.read_sizes([tmp_path])
+    assert apparent == 100 + tmp_path.stat().st_size
 
 
 def test_cache_states_are_reached_and_read_back(tmp_path: Path) -> None:

@@ -57,6 +57,24 @@ def test_a_trial_yields_its_metrics_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(bench.scratch.iterdir()) == []
 
 
+def test_growth_is_read_when_the_workload_asks_for_it(tmp_path: Path) -> None:
+    driver = FakeDriver(printed=b"one line\n@disk written\n@disk No\n@disk kept\n")
+    (outcome,) = run_schedule(build_trials(1), build_bench(tmp_path, driver))
+    rows = [row for row in outcome.measurements if row.metric == "disk.instance_growth"]
+    assert [row.phase for row in rows] == ["", "written", "kept"]
+    assert all(row.value >= 10_000 for row in rows)
+
+
+def test_files_that_cannot_be_seen_have_no_rows_at_all(tmp_path: Path) -> None:
+    driver = FakeDriver(seen=False, printed=b"@disk written\n")
+    bench = build_bench(tmp_path, driver)
+    (outcome,) = run_schedule(build_trials(1), bench)
+    steps = list(run_density(replace(build_trials(1)[0], trial=9), 1, bench))
+    assert outcome.status == "ok"
+    rows = [row for each in (outcome, *steps[1:]) for row in each.measurements]
+    assert [row for row in rows if row.metric.startswith("disk.")] == []
+
+
 def test_a_failed_trial_is_stored_with_its_evidence_and_the_others_go_on(tmp_path: Path) -> None:
     driver = FakeDriver(problem=lambda spec: "broken" if spec.name.endswith("-1") else None)
     bench = build_bench(tmp_path, driver)
@@ -115,6 +133,8 @@ def test_a_density_series_keeps_its_instances_and_counts_them(tmp_path: Path) ->
         assert outcome.instances == running[-1]
         assert outcome.trial == 100 + outcome.instances
         assert len(values_of(outcome, "memory.available")) == 1
+        (taken,) = values_of(outcome, "disk.occupied")
+        assert taken >= 10_000 * outcome.instances
     assert running == [0, 1, 2, 3]
     assert all(instance.stopped for instance in driver.started)
 
