@@ -110,10 +110,9 @@ _TABLE = (
            "store with all that it keeps: the raw data of disk.marginal",
            "st_blocks at the settled point, less what the instances share by FIEMAP"),
     Metric("disk.reclaimed", "disk", "B", False, False,
-           "Bytes free again once the instance is stopped and deleted, engines' layers too. Seen "
-           "on the whole file system: what others write or delete meanwhile is part of it, and so "
-           "are the logs of the stop; where a file system frees in the background, as btrfs and "
-           "XFS do, it comes out too small. Nothing of another host or of a daemon's own disk",
+           "Bytes free again once the instance is stopped and deleted, an engine's layers too; "
+           "seen on the whole file system, so what others write or delete meanwhile is part of "
+           "it, and too small where it frees in the background (btrfs, XFS)",
            "fall of used blocks of the file system, statvfs before the stop and after the delete"),
     Metric("portability.first", "portability", "B", True, True,
            "Bytes to move to a host that has nothing so that it can start the workload",

@@ -111,6 +111,14 @@ class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             examples=["none"],
         ),
     ] = UNSET
+    discard: Annotated[
+        bool,
+        Meta(
+            description="A guest's disk is told what is deleted, and the host has that space "
+            "again: `/discard`",
+            examples=[True],
+        ),
+    ] = False
 
 
 class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

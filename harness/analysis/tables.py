@@ -103,17 +103,6 @@ MEMORY = (
     Column("one more instance", "memory.marginal"),
     Column("smallest that does", "memory.minimum"),
 )
-INSTANCE_DISK = (
-    Column("image, allocated", "disk.image_allocated"),
-    Column("image, apparent", "disk.image_apparent"),
-    Column("image, shared", "disk.image_shared"),
-    Column("taken by an instance", "disk.instance_growth"),
-    Column("of it shared", "disk.instance_shared"),
-    Column("one more instance", "disk.marginal"),
-    Column("with all written", "disk.instance_growth", "written"),
-    Column("with half deleted", "disk.instance_growth", "kept"),
-    Column("free again after delete", "disk.reclaimed"),
-)
 
 
 def build_glance(results: Results, workload: str) -> Table | None:

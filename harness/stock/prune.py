@@ -1,6 +1,6 @@
 """Remove things from the cache, beside runs and builds that go on."""
 
-import tempfile
+import os
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,7 +58,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink()
         return
-    gone = Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
+    gone = path.with_name(f"{PREFIX}gone-{path.name}-{os.getpid()}")  # a full disk has no room
     path.rename(gone)
     remove_tree(gone)
     link = path.parent / "current"

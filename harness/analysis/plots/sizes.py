@@ -40,6 +40,7 @@ MEMORY = {
 DISK = {
     "disk.image_allocated": "disk space of the image, in the form the platform runs from",
     "disk.instance_growth": "written by one instance until it has settled",
+    "disk.marginal": "taken by one more running instance",
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import ladder, machines, method, tables
+from harness.analysis import ladder, machines, method, space, tables
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -174,7 +174,12 @@ def tables_compared() -> list[str]:
 
 def _disk_tables(results: Results) -> list[list[Table]]:
     sizes = ("disk.image_allocated", "disk.image_apparent", "disk.image_virtual")
-    matrices = _flat(_per_workload(results, "disk space", tables.INSTANCE_DISK))
+    matrices = [
+        table
+        for workload in results.workloads
+        for table in (space.build_space(results, workload), space.build_growth(results, workload))
+        if table is not None
+    ]
     packings = _packing_tables(results, sizes)
     return [[*matrices, *packings[0]], *packings[1:]] if packings else []
 
