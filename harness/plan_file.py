@@ -196,8 +196,8 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(
             ge=0,
             le=1000,
-            description="Virtual machines to start at once for `memory.marginal`, and eight times "
-            "as many containers; 0 leaves it out",
+            description="Virtual machines to start at once for `memory.marginal` and "
+            "`disk.marginal`, and eight times as many containers; 0 leaves it out",
             examples=[3],
         ),
     ] = 3

@@ -76,8 +76,9 @@ def prune_stock(wish: Wish, folders: Sequence[Path], *, dry_run: bool, as_json: 
     finally:
         if as_json:
             print_json([_describe(each, dry_run) for each in done])
-        for line in _sum_up(items, done, wish, dry_run):
-            say(line)
+        elif done or not verdicts:
+            for line in _sum_up(items, done, wish, dry_run):
+                say(line)
 
 
 def _show(verdict: Verdict, dry_run: bool) -> None:

@@ -24,6 +24,7 @@ from harness.stock.usage import is_used, read_last_use, try_lock
 Kind = Literal["image", "disk", "snapshot", "kernel", "initramfs", "programs", "leftover"]
 
 _BUILD_S = 600.0
+_DAMAGED = "it is damaged, or another version made it"
 _INITRAMFS = re.compile(r"(initramfs|layered)-([0-9a-f]{12})\.cpio")
 _FORMS = {
     "snapshot-memory": snapshot.MEMORY,
@@ -122,9 +123,8 @@ def find_virtual(path: Path) -> int | None:
     QEMU); None for other files."""
     with path.open("rb") as file:
         head = file.read(32)
-    return (
-        int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" and len(head) == 32 else None
-    )
+    whole = head[:4] == b"QFI\xfb" and len(head) == 32
+    return int.from_bytes(head[24:32], "big") if whole else None
 
 
 def _list_kernels(agent: str) -> Iterator[Item]:
@@ -195,7 +195,7 @@ def _build(
     )
 
 
-def _build_damaged(name: str, folder: Path, fault: str = "it is damaged") -> Item:
+def _build_damaged(name: str, folder: Path, fault: str = _DAMAGED) -> Item:
     made = _read_time(folder)
     busy = "a run uses it now" if is_used(folder) else ""
     return Item("leftover", name, folder, _measure(folder), made, made, fault=fault, busy=busy)

@@ -15,6 +15,7 @@ from harness.drivers.podman_store import (
     PodmanStore,
     build_engine_config,
     build_network_config,
+    find_layer,
 )
 from harness.images.model import Image, Packing
 from harness.variants import parse_variant
@@ -101,3 +102,14 @@ def test_the_network_is_the_lab_s_bridge_and_filters_nothing() -> None:
     assert (plugin["type"], plugin["bridge"]) == ("bridge", "hbr0")
     assert plugin["ipMasq"] is False and plugin["isGateway"] is False
     assert plugin["ipam"]["dataDir"].startswith(str(FOLDER))
+
+
+@pytest.mark.parametrize("table", ["containers.json", "volatile-containers.json"])
+def test_what_a_container_writes_is_found_in_the_store(tmp_path: Path, table: str) -> None:
+    (tmp_path / "overlay-containers").mkdir()
+    listed = [{"id": "1", "layer": "a"}, {"id": "2", "names": ["mine"], "layer": "b"}]
+    (tmp_path / "overlay-containers" / table).write_text(json.dumps(listed))
+    assert find_layer(tmp_path, "mine") == tmp_path / "overlay/b/diff"
+    assert find_layer(tmp_path, "other") is None
+    (tmp_path / "overlay-containers" / table).write_text("{")
+    assert find_layer(tmp_path, "mine") is None

@@ -15,7 +15,7 @@ from harness.images.model import Image, Packing
 from harness.images.workshop import start_work
 from harness.stock.decide import Verdict, Wish, decide, sum_left
 from harness.stock.digests import find_digests
-from harness.stock.inventory import Item, Kind, list_items, list_packed
+from harness.stock.inventory import Item, Kind, find_virtual, list_items, list_packed
 from harness.stock.prune import carry_out, require_names
 from harness.stock.usage import MARK, find_entry, is_used, start_use
 from harness.store import write_manifest
@@ -211,8 +211,8 @@ def test_the_older_image_and_what_is_damaged_is_found(cache: Path) -> None:
     assert faults == {
         older.folder.relative_to(cache).as_posix(): "another image has its name",
         newer.folder.relative_to(cache).as_posix(): "",
-        damaged.folder.relative_to(cache).as_posix(): "it is damaged",
-        "disks/mine/0123456789ab": "it is damaged",
+        damaged.folder.relative_to(cache).as_posix(): "it is damaged, or another version made it",
+        "disks/mine/0123456789ab": "it is damaged, or another version made it",
         "images/mine/.build-dead": "a build was broken off",
     }
     list(carry_out(decide(list(found.values()), Wish(), {}, time.time())))
@@ -256,6 +256,13 @@ def test_a_layout_has_the_digest_of_its_manifest_and_a_damaged_record_is_made_an
     item = replace(list_packed()[0], packings=(Packing("oci-gzip", layout, 1, 1),))
     (image.folder / "digests.json").write_text("[]")
     assert find_digests(item, lambda _: None) == {"oci-gzip": "sha256:m"}
+
+
+def test_the_size_of_the_disk_is_in_the_head_of_a_qcow2_file(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"QFI\xfb" + bytes(20) + (5 << 30).to_bytes(8, "big"))
+    (tmp_path / "memory").write_bytes(b"LibvirtQemudSave" * 4)
+    assert find_virtual(tmp_path / "disk") == 5 << 30
+    assert find_virtual(tmp_path / "memory") is None
 
 
 def test_the_mark_of_use_is_no_part_of_an_image() -> None:
