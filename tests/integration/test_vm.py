@@ -23,6 +23,7 @@ from harness.drivers.accelerator import (
 from harness.drivers.domain_xml import PC, Domain, Drive, build_domain_xml
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.drivers.tsc import measure_tsc_khz
+from harness.drivers.vm_instance import find_remedy
 from harness.errors import HarnessError, TrialError
 from harness.images.model import GuestKernel, Image, Packing, Programs
 from harness.model import build_phases
@@ -267,7 +268,23 @@ def test_a_guest_that_panics(parts: Parts, tmp_path: Path, platform: str) -> Non
 
 
 def test_a_guest_with_too_little_memory(parts: Parts, tmp_path: Path) -> None:
+    """Far below the edge: near it a guest may also hang until its time is over."""
+
     def start(run_id: str) -> Any:
+        return fail_to_start(parts, run_id, "vm-microvm", memory=56 << 20)
+
+    message, _, seconds, left = run_in_lab(start, tmp_path)
+    assert message.startswith("the guest's kernel panicked: ")
+    assert seconds < 30
+    assert left == []
+
+
+def test_a_deadlock_on_memory_has_a_remedy() -> None:
+    message = "the guest's kernel panicked: Kernel panic - not syncing: System is deadlocked on memory"
+    assert find_remedy(message) == 'give the guest more memory, such as `memory = "128MiB"`'
+
+
+def start(run_id: str) -> Any:
         return fail_to_start(parts, run_id, "vm-microvm", memory=64 << 20)
 
     message, hint, _, left = run_in_lab(start, tmp_path)
