@@ -43,11 +43,19 @@ def list_built(as_json: bool) -> None:
 @images.command("import")
 @click.argument("source")
 @click.option("--name", metavar="NAME", required=True, help="What the image is called here.")
-def import_source(source: str, name: str) -> None:
+@click.option(
+    "--limit",
+    metavar="SIZE",
+    default="20GiB",
+    show_default=True,
+    help="Refuse what unpacks to more than this.",
+)
+def import_source(source: str, name: str, limit: str) -> None:
     """Make an image of any OCI reference, layout, archive, folder or tarball."""
     from harness.images.catalog import import_image
+    from harness.units import parse_size
 
-    image = import_image(source, name, say)
+    image = import_image(source, name, say, parse_size(limit))
     click.echo(f"{image.name}  {image.digest}")
 
 

@@ -25,6 +25,7 @@ class InstanceSpec:
     memory and the container's limit. ``address`` is set where the workload needs a network:
     the instance's address with prefix on the lab's bridge; None means loopback only, or the lab's
     own network where ``host_network`` is set. Without ``limits`` a container gets none.
+    ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root.
     """
 
     name: str
@@ -42,6 +43,8 @@ class InstanceSpec:
     bridge: str | None = None
     host_network: bool = False
     limits: bool = True
+    directory: str = "/"
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
