@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
 from harness.variants import Options
+
+if TYPE_CHECKING:
+    from harness.channel import Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Instance(Protocol):
     """A started instance, from ``created`` to ``stopped``."""
 
     accelerator: str
+    channel: "Channel"
+    """What its agent has said, the workload's output too."""
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
 

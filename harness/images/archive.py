@@ -7,7 +7,7 @@ content; and files that came with holes as GNU's sparse format 1.0 has them, by 
 
 import hashlib
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -74,7 +74,6 @@ def write_tar(tree: Tree, out: Path) -> str:
                 archive.addfile(member)
             else:
                 _add_content(archive, member, shared)
-            archive.members = []  # tarfile would keep them all
     return digest_file(out)
 
 
@@ -137,11 +136,12 @@ def _read_link(
 def _find_content(member: tarfile.TarInfo, path: Path) -> Span | Sparse | bytes:
     if not member.isreg():
         return b""
-    if member.sparse is None:
+    holes: Sequence[tuple[int, int]] | None = getattr(member, "sparse", None)
+    if holes is None:
         return Span(path, member.offset_data, member.size)
     pieces: list[tuple[int, Span]] = []
     offset = member.offset_data
-    for position, length in member.sparse:
+    for position, length in holes:
         if length:
             pieces.append((position, Span(path, offset, length)))
         offset += length
@@ -179,7 +179,8 @@ def _add_content(
     if isinstance(content, Sparse):
         before = build_map(content)
         member.size = len(before) + sum(span.size for _, span in content.pieces)
-        member.pax_headers |= {
+        member.pax_headers = {
+            **member.pax_headers,
             "GNU.sparse.major": "1",
             "GNU.sparse.minor": "0",
             "GNU.sparse.name": member.name,

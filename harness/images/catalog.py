@@ -117,7 +117,9 @@ def name_source(source: str) -> str:
 
     Where the name is taken, by a recipe or by what came from elsewhere, a digest sets it apart.
     """
-    words = re.sub(r"[^a-z0-9]+", "-", source.partition("://")[2].lower() or Path(source).name.lower())
+    words = re.sub(
+        r"[^a-z0-9]+", "-", source.partition("://")[2].lower() or Path(source).name.lower()
+    )
     name = words.strip("-")[-48:].strip("-") or "image"
     record = store.find_record(name)
     if name not in RECIPES and (record is None or record.inputs.get("source") == source):

@@ -104,7 +104,7 @@ def explain(name: object, done: Completed) -> HarnessError:
 
 
 def _decompress_zstd(source: Path, out: Path, budget: Budget, name: object) -> None:
-    command = ["zstd", "-q", "-d", "-f", "--no-sparse", source, "-o", out]
+    command: list[str | Path] = ["zstd", "-q", "-d", "-f", "--no-sparse", source, "-o", out]
     done = run_limited(command, budget, name)
     if done.returncode != 0:
         error = explain(name, done)

@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A file with holes: ``pieces`` are (position in the file, its bytes), and the rest is zeros."""
+    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros."""
 
     pieces: tuple[tuple[int, Span], ...]
     size: int
