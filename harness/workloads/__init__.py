@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from harness.drivers import PLATFORMS
 from harness.errors import InputError
@@ -34,13 +34,13 @@ class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = ""
     image: Annotated[str, Meta(description="The image that the command runs in", examples=["tiny"])]
     command: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Annotated[tuple[str, ...], Meta(min_length=1)] | UnsetType,
         Meta(
             description="The command and its arguments; no shell unless it says so. Default: the "
             "imported image's own, entry point and command",
             examples=[["sh", "-c", "echo up"]],
         ),
-    ] = None
+    ] = UNSET
     ready: Annotated[
         str,
         Meta(
@@ -157,7 +157,7 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
     return Workload(
         name=keys.name,
         image=keys.image,
-        command=keys.command or (),
+        command=() if isinstance(keys.command, UnsetType) else keys.command,
         ready=keys.ready,
         timeout=_parse_timeout(keys.timeout, source) if keys.timeout is not None else timeout,
         request=keys.request,
@@ -180,7 +180,7 @@ def _find_faults(keys: WorkloadKeys) -> Sequence[tuple[str, str]]:
     faults = []
     if not NAME.fullmatch(keys.name):
         faults.append(("name", f"{keys.name!r} is no name: use a-z, 0-9, '_' and '-'"))
-    words = keys.command or ()
+    words = () if isinstance(keys.command, UnsetType) else keys.command
     if words[:1] == ("",) or any("\0" in word for word in words):
         faults.append(("command", "the command is empty or has a NUL byte"))
     if keys.directory is not None and not keys.directory.startswith("/"):
