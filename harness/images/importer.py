@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import HostError, InputError
 from harness.images.archive import read_tar
-from harness.images.importer_layers import apply_layer
+from harness.images.importer_layers import put_layer
 from harness.images.importer_layout import (
     ARCHIVE_MARK,
     LAYOUT_MARK,
@@ -156,4 +156,4 @@ def _read_file(path: Path, scratch: Path, budget: Budget) -> Source:
     if ARCHIVE_MARK in tree:
         return read_archive(find_in_archive(tree, scratch), scratch, budget, str(path))
     around.take(sum_holes(tree), path)
-    return Source(apply_layer({}, tree))
+    return Source(put_layer({}, tree, str(path)))

@@ -31,6 +31,14 @@ def apply_layer(lower: Tree, layer: Tree) -> dict[str, Entry]:
     return tree
 
 
+def put_layer(lower: Tree, layer: Tree, source: str) -> dict[str, Entry]:
+    """`apply_layer`, with ``source`` named in every error."""
+    try:
+        return apply_layer(lower, layer)
+    except InputError as error:
+        raise InputError(f"{source}: {error.message}", hint=error.hint) from None
+
+
 def resolve_path(tree: Tree, path: str) -> str:
     """``path`` with the symbolic links among its folders followed.
 

@@ -22,7 +22,7 @@ from harness.images.importer_config import (
     build_config,
     require_platform,
 )
-from harness.images.importer_layers import apply_layer, resolve_path
+from harness.images.importer_layers import put_layer, resolve_path
 from harness.images.importer_unpack import Budget, decompress
 from harness.images.model import ImageConfig
 from harness.images.rootfs import Entry, Span, Tree, sum_holes
@@ -122,7 +122,7 @@ def _add_layer(
         raise _mismatch(name, label, digest)
     entries = read_tar(plain, layer=True, name=f"{name}: {label}")
     budget.take(sum_holes(entries), name)
-    return apply_layer(tree, entries)
+    return put_layer(tree, entries, f"{name}: {label}")
 
 
 def _find_manifest(find: Find, name: str) -> dict[str, Any]:
