@@ -35,7 +35,8 @@ _NANOSECONDS = 1_000_000_000
 _KEPT = "parity.json"
 _SHOWN = 5
 _PREFERRED = ("namespace", "crun", "runc", "process")
-_ENGINES = ("/.dockerenv",)
+_ENGINES = ("/.dockerenv", "/etc/mtab")
+"""What engines add to a root of their own accord, where the image has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def parse_listing(text: str) -> Listing:
 def find_differences(one: Listing, other: Listing) -> list[str]:
     """What differs, a line each in the order of the paths; what either has mounted is left out."""
     found = []
-    hidden = one.mounts | other.mounts | set(_ENGINES)
+    hidden = one.mounts | other.mounts
+    hidden |= {path for path in _ENGINES if (path in one.records) != (path in other.records)}
     for path in sorted(one.records.keys() | other.records.keys()):
         if path in hidden or any(path.startswith(f"{mount}/") for mount in hidden):
             continue

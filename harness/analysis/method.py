@@ -70,7 +70,9 @@ def _describe_parity(results: Results) -> list[str]:
     for image, found in get_mapping(results.manifest, "parity").items():
         for each in found if isinstance(found, list) else ():
             one, other = each["platforms"]
-            compared = f"{quote(image)} was compared from inside {one} and {other}, entry by entry: "
+            compared = (
+                f"{quote(image)} was compared from inside {one} and {other}, entry by entry: "
+            )
             if each["differing"]:
                 sentences.append(
                     f"{compared}{each['differing']} of {each['entries']} entries differ, such "

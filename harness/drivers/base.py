@@ -67,10 +67,12 @@ class Instance(Protocol):
     """A started instance, from ``created`` to ``stopped``."""
 
     accelerator: str
-    channel: "Channel"
-    """What its agent has said, the workload's output too."""
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    @property
+    def channel(self) -> "Channel":
+        """What its agent has said, the workload's output too."""
 
     @property
     def ends(self) -> Mapping[str, int]:

@@ -241,7 +241,7 @@ def remove(layout: Path) -> None:
     find_layer(layout).unlink()
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut short": (cut, "does not match its digest"),
     "changed": (change, "does not match its digest"),
     "missing": (remove, "is not whole"),
