@@ -345,6 +345,7 @@ static const char *take_condition(char *value) {
 static const char *take_user(const char *value) {
     int length = 0;
     if (sscanf(value, "%u:%u%n", &uid, &gid, &length) < 2) return "no user";
+    if (uid == -1u || gid == -1u) return "no user"; /* to the kernel that is: as before */
     for (value += length; *value == ',' && group_count < GROUPS_MAX; value += length)
         if (sscanf(value, ",%u%n", &groups[group_count++], &length) < 1) return "no group";
     has_user = 1;
