@@ -25,7 +25,7 @@ from harness.images.importer_layout import (
     read_layout,
 )
 from harness.images.importer_unpack import LIMIT, Budget, decompress, explain, run_limited
-from harness.images.rooted import require_owners, run_rooted
+from harness.images.rooted import FULL_RANGE, require_owners, run_rooted
 from harness.images.rootfs import Entry, Tree, sum_holes
 
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
@@ -141,7 +141,20 @@ def _drop_overlay(xattrs: Mapping[str, str]) -> tuple[dict[str, str]] | None:
     return ({name: each for name, each in xattrs.items() if not name.startswith(_OVERLAY)},)
 
 
+def require_range(tree: Tree, ids: int) -> None:
+    """Raise HostError for an entry whose owner is beyond the ids that a user may give away."""
+    for path, entry in tree.items():
+        if max(entry.uid, entry.gid) >= ids:
+            raise HostError(
+                f"{path!r} belongs to {entry.uid}:{entry.gid}, and without root there are only "
+                f"the ids below {ids}",
+                hint="import it as root",
+            )
+
+
 def _complete(source: Source) -> Source:
+    if os.geteuid() != 0:
+        require_range(source.tree, FULL_RANGE)
     tree, notes = drop_unfit(source.tree, root=os.geteuid() == 0)
     return replace(source, tree=tree, notes=(*source.notes, *notes))
 
