@@ -115,7 +115,7 @@ def test_the_image_is_kept_with_its_configuration(app: Image) -> None:
     assert app.config.home == "/home/web"
     assert not (app.tree / "etc/hosts").exists()
     listed = json.loads(run_harness("images", "list", "--json").stdout)
-    assert any(each.get("config", {}).get("user") == "web" for each in listed)
+    assert any((each["config"] or {}).get("user") == "web" for each in listed)
 
 
 # ---- alike everywhere ------------------------------------------------------------------------
