@@ -51,6 +51,8 @@ class Channel:
     wake: int | None = None
     ended: Callable[[], str | None] = lambda: None
     exit: str | None = None
+    kept: int = _OUTPUT_KEPT
+    """How many bytes of output are kept, from the first on."""
     report: bytearray = field(default_factory=bytearray)
     """What the guest's own system said of itself when it was asked to ``report``."""
     challenge: str | None = None
@@ -101,6 +103,14 @@ class Channel:
             self._take(event, starting=False)
         return True
 
+    def wait_exit(self, deadline: int) -> None:
+        """Wait until the workload has ended and the last byte it printed is here."""
+        while self.exit is None:
+            event = self._next(deadline)
+            if event is None:
+                raise TrialError("the workload did not end in time")
+            self._take(event, starting=False)
+
     def take_waiting(self) -> None:
         """Take what has arrived already, without waiting for more."""
         with contextlib.suppress(TrialError):
@@ -133,7 +143,7 @@ class Channel:
             if event.text != _REPORT:
                 self.heard(event.data)
             kept = self.report if event.text == _REPORT else self.output
-            kept += event.data[: _OUTPUT_KEPT - len(kept)]
+            kept += event.data[: max(0, self.kept - len(kept))]
         if event.source == "channel" and word == "exit":
             self.exit = rest
         if event.source == "launch" and word == "ended" and rest.split()[0] == str(self.pid):

@@ -52,6 +52,7 @@ class Plan:
     start_engines: bool = False
     docker_host: str | None = None
     minimum: bool = False
+    allow_different_trees: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From a plan file, the options of the command line and the defaults to one checked plan."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -264,19 +264,34 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=["unix:///run/docker.sock"],
         ),
     ] = UNSET
+    allow_different_trees: Annotated[
+        bool,
+        Meta(
+            description="Measure although an imported image shows different trees in containers "
+            "and in guests; the report says so",
+            examples=[True],
+        ),
+    ] = False
 
 
-def read_plan(file: Path | None, options: Mapping[str, object], *, new_seed: int) -> Plan:
+def read_plan(
+    file: Path | None,
+    options: Mapping[str, object],
+    *,
+    new_seed: int,
+    own: tuple[Workload, ...] = (),
+) -> Plan:
     """The plan of a file (None: the defaults alone) with ``options`` over it.
 
     ``options`` has the keys of a plan file, only those that were given. ``new_seed`` is taken
-    where no seed is stated. Raises InputError naming file or option, key, reason and remedy.
+    where no seed is stated. ``own`` are workloads to run instead of any that have a name. Raises
+    InputError naming file or option, key, reason and remedy.
     """
     written = read_toml(file) if file else {}
     name = str(file) if file else "the defaults"
     origins = {key: Origin(name, option=build_option(key)) for key in options}
     keys = convert_keys({**written, **options}, PlanKeys, origins, name)
-    reader = _Reader(keys, lambda key: origins.get(key, Origin(name)))
+    reader = _Reader(keys, lambda key: origins.get(key, Origin(name)), own)
     beside = file.parent if file and "workloads" not in options else Path()
     return reader.resolve(beside, new_seed)
 
@@ -293,6 +308,7 @@ class _Reader:
 
     keys: PlanKeys
     origin: Callable[[str], Origin]
+    own: tuple[Workload, ...] = ()
 
     def resolve(self, folder: Path, new_seed: int) -> Plan:
         keys = self.keys
@@ -318,6 +334,7 @@ class _Reader:
             connection=connection,
             start_engines=keys.start_engines,
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
+            allow_different_trees=keys.allow_different_trees,
         )
         if not build_arms(plan):
             raise self._skipped(plan)
@@ -386,6 +403,8 @@ class _Reader:
         return found
 
     def _workloads(self, folder: Path, timeout: float) -> tuple[Workload, ...]:
+        if self.own:
+            return tuple(replace(each, timeout=timeout) for each in self.own)
         try:
             found = [
                 read_workload(name, folder=folder, timeout=timeout) for name in self.keys.workloads

@@ -18,6 +18,7 @@ from harness import cgroup, lab
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
 from harness.images.model import Image
+from harness.launch import build_launch
 from harness.model import (
     NO_ACCELERATOR,
     CacheState,
@@ -55,6 +56,8 @@ class Bench:
     scratch: Path
     logs: Path
     tree: cgroup.CgroupTree | None
+    parity: Mapping[str, object] = field(default_factory=dict)
+    """What was found when imported images were compared, for the manifest."""
     cache: CacheState = "warm"
     settle: float = 0.2
     memory: int = 256 << 20
@@ -133,15 +136,17 @@ def build_outcome(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
 def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
     """The instance of a scheduled trial as plain data; makes nothing."""
     workload = bench.workloads[scheduled.workload]
+    image = bench.images[workload.image]
+    launch = build_launch(workload, image)
     options = parse_variant(base_platform(scheduled.platform)).options
     wanted = options.network or ("bridge" if workload.network else "none")
     bridged = wanted == "bridge"
     return InstanceSpec(
         name=f"{cgroup.PREFIX}{bench.run_id}-{scheduled.trial}",
         folder=bench.scratch / f"t{scheduled.trial}",
-        image=bench.images[workload.image],
-        command=workload.command,
-        environment=workload.environment,
+        image=image,
+        command=launch.command,
+        environment=launch.environment,
         ready=workload.ready,
         memory=options.memory or bench.memory,
         cpus=options.cpus or bench.cpus,
@@ -151,6 +156,8 @@ def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
         bridge=lab.BRIDGE if bridged else None,
         host_network=wanted == "host",
         limits=options.limits,
+        directory=launch.directory,
+        user=launch.user,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from harness import __version__, cgroup, host, lab
+from harness import __version__, cgroup, host, lab, parity
 from harness.density import CONTAINER_FACTOR, run_density
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
@@ -25,6 +25,7 @@ from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
 from harness.images.pack import EXTRA_PATHS
 from harness.images.programs import build_programs
+from harness.launch import require_launches
 from harness.minimum import build_searches, list_exempt, run_search
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
 from harness.paths import scratch_root
@@ -95,29 +96,31 @@ def run_order(order: Order, listener: Listener) -> int:
 
     Raises HostError or InputError for what is known before the lab is entered.
     """
+    code = prepare(order, listener.say)
+    return code or lab.run_inside(lambda: _measure(order, listener), order.run_id)
+
+
+def prepare(order: Order, say: Callable[[str], None]) -> int:
+    """Clean up after dead runs and build what is missing; an exit code, 0 if all is there."""
     for line in lab.clean_dead_runs():
-        listener.say(line)
+        say(line)
     if os.geteuid() == 0:
-        build_parts(order.plan, listener.say)
-    else:
-        code = lab.run_inside(
-            lambda: build_parts(order.plan, listener.say), order.run_id, network=False
-        )
-        if code != 0:
-            return code
-    return lab.run_inside(lambda: _measure(order, listener), order.run_id)
+        return build_parts(order.plan, say)
+    return lab.run_inside(lambda: build_parts(order.plan, say), order.run_id, network=False)
 
 
 def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
     """Build whatever the plan needs and the cache has not; needs the host's network."""
     build_programs()
+    images: dict[str, Image] = {}
     for name in sorted({workload.image for workload in plan.workloads}):
-        image = require_image(name, say)
+        image = images[name] = require_image(name, say)
         for variant in map(parse_variant, plan.platforms):
             if variant.options.disk in EXTRA_PATHS:
                 require_packing(name, str(variant.options.disk), say)
             if variant.base == _FROM_DISK:
                 require_disk(image, say)
+    require_launches(plan.workloads, images)
     if _needs_kernel(plan):
         require_guest_kernel(say)
     return 0
@@ -147,8 +150,21 @@ def _measure(order: Order, listener: Listener) -> int:
             listener.say(f"left out: {line}")
         engines.enter_context(start_use(list_packed(bench.images, drivers)))
         ready = replace(bench, drivers=drivers, fixed=read_all_fixed(bench.images, drivers))
+        ready = replace(ready, parity=check_parity(plan, ready, listener.say))
         _run_trials(order, ready, toolbox, left_out, listener)
     return 0
+
+
+def check_parity(plan: Plan, bench: Bench, say: Callable[[str], None]) -> dict[str, object]:
+    """Compare the trees of imported images before anything is measured on them.
+
+    Raises HostError where they differ, unless the plan allows it.
+    """
+    imported = [image for _, image in sorted(bench.images.items()) if image.imported]
+    findings = parity.check_images(bench, imported, say)
+    if not plan.allow_different_trees:
+        parity.require_same(findings)
+    return parity.build_report(findings)
 
 
 def start_engines(
@@ -414,6 +430,7 @@ def build_manifest(
         "accelerator": _describe_accelerators(platforms),
         "platforms": platforms,
         "left_out": list(left_out),
+        "parity": dict(bench.parity),
     }
 
 

@@ -4,6 +4,7 @@ One starter serves one instance and is running before the clock starts. See agen
 """
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.base import Event
+from harness.drivers.base import Event, InstanceSpec
 from harness.errors import TrialError
 from harness.process import start_helper
 
@@ -29,7 +30,7 @@ def build_records(records: Sequence[tuple[str, str]]) -> bytes:
     for key, value in records:
         if "\0" in value:
             raise TrialError(f"a NUL byte in {key!r} cannot be handed to a program")
-    return b"".join(f"{key}={value}".encode() + b"\0" for key, value in records)
+    return b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in records)
 
 
 def build_agent_spec(
@@ -37,6 +38,8 @@ def build_agent_spec(
     ready: str,
     environment: Mapping[str, str],
     *,
+    directory: str = "/",
+    user: str | None = None,
     address: str | None = None,
     gateway: str | None = None,
     hostname: str | None = None,
@@ -45,9 +48,11 @@ def build_agent_spec(
 ) -> bytes:
     """The agent's spec (agent/PROTOCOL.md); the last five are for guests only."""
     records = [("arg", word) for word in command]
+    records += [("cwd", directory)] if directory != "/" else []
     records += [("env", f"{name}={value}") for name, value in environment.items()]
     records.append(("ready", ready))
     optional = {
+        "user": user,
         "address": address,
         "gateway": gateway,
         "hostname": hostname,
@@ -56,6 +61,18 @@ def build_agent_spec(
     }
     records += [(key, value) for key, value in optional.items() if value is not None]
     return build_records(records)
+
+
+def build_instance_spec(spec: InstanceSpec, **guest: str | None) -> bytes:
+    """The agent's spec for an instance; ``guest`` is what only guests are told."""
+    return build_agent_spec(
+        spec.command,
+        spec.ready,
+        spec.environment,
+        directory=spec.directory,
+        user=spec.user,
+        **guest,
+    )
 
 
 @dataclass(slots=True)

@@ -20,15 +20,18 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "guest.h"
+#include "listing.h"
 
 #define SPEC_MAX (128 * 1024)
 #define WORDS_MAX 1024
+#define GROUPS_MAX 64
 #define CHUNK 16384
 #define PROBE_INTERVAL_NS 500000ll
 #define GRACE_NS 200000000ll
@@ -62,8 +65,14 @@ static const char *pattern;
 static size_t pattern_size, *fallback;
 static int port;
 
+/* Whom the workload runs as; as whom the agent does, unless the spec says. */
+static int has_user;
+static unsigned uid, gid, groups[GROUPS_MAX];
+static size_t group_count;
+
 static pid_t workload, reporter;
 static volatile int exec_error;
+static const char *volatile exec_step;
 static int report_ended, report_status;
 static int ready, ended, end_reported, end_status, stopping;
 static long long next_probe, kill_time;
@@ -165,6 +174,24 @@ static void step_probe(void) {
 
 /* ---- the workload ---- */
 
+/*
+ * Groups before the user, who may not change them; nothing is asked of the kernel that holds
+ * already. System calls as they are: a library's would tell every thread, and after vfork these
+ * are the agent's. What the user has no right to, capabilities, goes with the last step.
+ */
+static int become_user(void) {
+    unsigned held[GROUPS_MAX];
+    const size_t size = group_count * sizeof *groups;
+    if (!has_user) return 0;
+    (void)!fchown(1, uid, (gid_t)-1); /* or /dev/stdout could not be opened */
+    (void)!fchown(2, uid, (gid_t)-1);
+    long count = syscall(SYS_getgroups, GROUPS_MAX, held);
+    if ((count != (long)group_count || memcmp(held, groups, size)) &&
+        syscall(SYS_setgroups, group_count, groups) < 0) return -1;
+    if (getgid() != gid && syscall(SYS_setresgid, gid, gid, gid) < 0) return -1;
+    return getuid() != uid ? (int)syscall(SYS_setresuid, uid, uid, uid) : 0;
+}
+
 static _Noreturn void become_workload(int out, int err) {
     sigset_t none;
     sigemptyset(&none);
@@ -173,12 +200,25 @@ static _Noreturn void become_workload(int out, int err) {
     setsid();
     dup2(out, 1);
     dup2(err, 2);
-    if ((!root || chroot(root) == 0) && chdir(directory) == 0) {
+    if (root && chroot(root) < 0) exec_step = "root";
+    else if (chdir(directory) < 0) exec_step = "directory";
+    else if (become_user() < 0) exec_step = "user";
+    else {
         say("exec"); /* before it happens: afterwards one CPU would run the workload first */
         execvp(words[0], words);
+        exec_step = "exec";
     }
     exec_error = errno; /* the parent sees it: after vfork, memory is shared */
     _exit(127);
+}
+
+static void say_failed_step(void) {
+    const char *reason = strerror(exec_error);
+    if (exec_step && !strcmp(exec_step, "root")) say("fail root %s: %s", root, reason);
+    else if (exec_step && !strcmp(exec_step, "directory"))
+        say("fail directory %s: %s", directory, reason);
+    else if (exec_step && !strcmp(exec_step, "user")) say("fail user %u:%u: %s", uid, gid, reason);
+    else say("fail exec %s: %s", words[0], reason);
 }
 
 static void start_workload(void) {
@@ -191,7 +231,8 @@ static void start_workload(void) {
     pid_t child = vfork(); /* returns when the child has executed its command, or has failed to */
     if (child == 0) become_workload(out[1], err[1]);
     if (child < 0) exec_error = errno;
-    if (exec_error) say("fail exec %s: %s", words[0], strerror(exec_error));
+    if (exec_error) say_failed_step();
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* the child's new user cleared it for both */
     close(out[1]);
     close(err[1]);
     if (exec_error) {
@@ -300,6 +341,17 @@ static const char *take_condition(char *value) {
     return NULL;
 }
 
+/* UID:GID[,GROUP…]; the kernel keeps groups in order. */
+static const char *take_user(const char *value) {
+    int length = 0;
+    if (sscanf(value, "%u:%u%n", &uid, &gid, &length) < 2) return "no user";
+    if (uid == -1u || gid == -1u) return "no user"; /* to the kernel that is: as before */
+    for (value += length; *value == ',' && group_count < GROUPS_MAX; value += length)
+        if (sscanf(value, ",%u%n", &groups[group_count++], &length) < 1) return "no group";
+    has_user = 1;
+    return *value ? "too many groups" : NULL;
+}
+
 #define IS(key) (length == sizeof key - 1 && !memcmp(record, key, length))
 
 static const char *parse_spec(char *bytes, size_t size) {
@@ -312,6 +364,7 @@ static const char *parse_spec(char *bytes, size_t size) {
         if (IS("arg") && word_count < WORDS_MAX) words[word_count++] = value;
         else if (IS("env") && variable_count < WORDS_MAX - 1) environment[variable_count++] = value;
         else if (IS("cwd")) directory = value;
+        else if (IS("user")) problem = take_user(value);
         else if (IS("ready")) problem = take_condition(value);
         else if (IS("address")) address = value;
         else if (IS("gateway")) gateway = value;
@@ -457,6 +510,7 @@ static void step(void) {
 
 int main(int count, char **arguments) {
     /* The kernel hands PID 1 words of its command line that it does not know; a path is ours. */
+    if (count > 1 && !strcmp(arguments[1], "--list")) return list_tree(count - 2, arguments + 2);
     guest = getpid() == 1 && (count < 2 || arguments[1][0] != '/');
     if (count == 3 && !strncmp(arguments[2], "--root=", 7)) root = arguments[2] + 7;
     if (guest) channel = enter_guest();

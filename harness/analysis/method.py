@@ -49,6 +49,7 @@ def build_method(results: Results) -> list[str]:
         "guest clock is used.",
         "Every platform runs the same root file system and the same first process, and the same "
         "condition decides when the workload is ready.",
+        *_describe_parity(results),
         _describe_blocks(results, plan),
         states.get(cache, ""),
         f"Memory is read once at a settled point after `ready`{settled}.",
@@ -61,6 +62,25 @@ def build_method(results: Results) -> list[str]:
         "trials disturbed, a figure is no headline.",
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def _describe_parity(results: Results) -> list[str]:
+    """What was found when the trees of imported images were compared."""
+    sentences = []
+    for image, found in get_mapping(results.manifest, "parity").items():
+        for each in found if isinstance(found, list) else ():
+            one, other = each["platforms"]
+            compared = (
+                f"{quote(image)} was compared from inside {one} and {other}, entry by entry: "
+            )
+            if each["differing"]:
+                sentences.append(
+                    f"{compared}{each['differing']} of {each['entries']} entries differ, such "
+                    f"as {quote(each['examples'][0])}; it was measured all the same."
+                )
+            else:
+                sentences.append(f"{compared}all {each['entries']} entries are the same.")
+    return sentences
 
 
 def _describe_blocks(results: Results, plan: Mapping[str, object]) -> str:

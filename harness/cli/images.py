@@ -1,11 +1,15 @@
 """`images`: root file systems and their packings."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.measure import RESULTS
 from harness.cli.output import print_rows, say, shorten_path
+
+if TYPE_CHECKING:
+    from harness.parity import Finding
 
 
 @click.group()
@@ -43,12 +47,47 @@ def list_built(as_json: bool) -> None:
 @images.command("import")
 @click.argument("source")
 @click.option("--name", metavar="NAME", required=True, help="What the image is called here.")
-def import_source(source: str, name: str) -> None:
+@click.option(
+    "--limit",
+    metavar="SIZE",
+    default="20GiB",
+    show_default=True,
+    help="Refuse what unpacks to more than this.",
+)
+def import_source(source: str, name: str, limit: str) -> None:
     """Make an image of any OCI reference, layout, archive, folder or tarball."""
     from harness.images.catalog import import_image
+    from harness.units import parse_size
 
-    image = import_image(source, name, say)
+    image = import_image(source, name, say, parse_size(limit))
     click.echo(f"{image.name}  {image.digest}")
+
+
+@images.command()
+@click.argument("name")
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="P",
+    multiple=True,
+    help="Compare these with the first of them. [default: namespace, vm-direct]",
+)
+def check(name: str, platforms: tuple[str, ...]) -> int:
+    """Compare an image's tree as containers and guests show it, entry by entry."""
+    from harness.image_check import PLATFORMS, check_image
+    from harness.images.catalog import list_names
+
+    return check_image(name, platforms or PLATFORMS, list_names(), say, _print_finding)
+
+
+def _print_finding(finding: "Finding") -> None:
+    one, other = finding.platforms
+    if not finding.differing:
+        click.echo(f"{one} and {other}: {finding.entries} entries, all the same")
+        return
+    click.echo(f"{one} and {other}: {finding.differing} of {finding.entries} entries differ")
+    for line in finding.examples:
+        click.echo(f"  {line}")
 
 
 @images.command()

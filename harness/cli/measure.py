@@ -2,7 +2,6 @@
 
 import secrets
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,22 @@ _BESIDE_RESUME = ("out", "dry_run")
 @click.option(
     "--workload", "workloads", metavar="W", multiple=True, help="A workload: a name or a file."
 )
-@click.option("--image", "images", metavar="I", multiple=True, help="Run the workloads in it.")
+@click.option(
+    "--image",
+    "images",
+    metavar="I",
+    multiple=True,
+    help="Run the workloads in it: a name, or what `images import` takes.",
+)
+@click.option(
+    "--ready",
+    metavar="CONDITION",
+    help="Run the image's own command, which is ready then: exit, output:TEXT or tcp:PORT.",
+)
+@click.option("--request", metavar="PATH", help="Beside --ready: ask for it once it is ready.")
+@click.option(
+    "--command", metavar="'WORDS'", help="Beside --ready: run this instead of the image's own."
+)
 @click.option("--blocks", type=int, metavar="N", help="Trials of each combination.")
 @click.option("--budget", metavar="10m", help="Begin no new block after this time.")
 @click.option("--cache", type=click.Choice(["warm", "cold"]), help="State of the page cache.")
@@ -44,6 +58,12 @@ _BESIDE_RESUME = ("out", "dry_run")
     help="Start a Docker daemon of the run's own where none is running.",
 )
 @click.option("--docker-host", metavar="URL", help="Address of the Docker daemon.")
+@click.option(
+    "--allow-different-trees",
+    is_flag=True,
+    default=None,
+    help="Measure although an imported image is not the same everywhere; the report says so.",
+)
 @click.option("--quick", is_flag=True, help="Only 3 blocks.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The result folder.")
 @click.option(
@@ -74,20 +94,27 @@ def run(
         from harness.plan_file import QUICK_BLOCKS
 
         options.setdefault("blocks", QUICK_BLOCKS)
-    plan, strict = _read_plan(plan_file, options)
+    plan, strict = _read_plan(plan_file, options, dry=dry_run)
     if dry_run:
         return _show_plan(plan)
     return _measure(_build_order(plan, out, strict))
 
 
-def _read_plan(file: Path | None, options: Mapping[str, object]) -> tuple["Plan", bool]:
+def _read_plan(file: Path | None, options: dict[str, object], *, dry: bool) -> tuple["Plan", bool]:
     """The plan, and whether its platforms were asked for by name."""
     from harness.images.catalog import list_names
     from harness.inputs import read_toml
+    from harness.one_line import build_own_workloads, require_sources, take_own_options
     from harness.plan import require_images
     from harness.plan_file import read_plan
 
-    plan = read_plan(file, options, new_seed=secrets.randbelow(_SEEDS))
+    described = take_own_options(options)
+    given = options.get("images")
+    images = require_sources(given, say, dry=dry) if isinstance(given, tuple) else ()
+    if images:
+        options["images"] = images
+    own = build_own_workloads(described, images) if described else ()
+    plan = read_plan(file, options, new_seed=secrets.randbelow(_SEEDS), own=own)
     require_images(plan, list_names())
     return plan, "platforms" in options or (file is not None and "platforms" in read_toml(file))
 

@@ -3,11 +3,13 @@
 import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from harness.cli.output import print_json, say
+from harness.images.store import read_record
 from harness.stock.decide import Verdict, Wish, decide, sum_left
 from harness.stock.inventory import Item, list_items
 from harness.stock.prune import carry_out, require_names
@@ -55,10 +57,17 @@ def build_plain_rows(found: Found) -> list[Mapping[str, object]]:
             "built": _format_time(item.built),
             "used": _format_time(item.used),
             "path": packing.path,
+            "config": _describe_config(item),
         }
         for item, digests in found
         for packing in item.packings
     ]
+
+
+def _describe_config(item: Item) -> dict[str, object] | None:
+    """How an imported image says it is run."""
+    record = read_record(item.path) if item.kind == "image" else None
+    return asdict(record.image.config) if record and record.image.config else None
 
 
 def prune_stock(wish: Wish, folders: Sequence[Path], *, dry_run: bool, as_json: bool) -> None:

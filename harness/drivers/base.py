@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
 from harness.variants import Options
+
+if TYPE_CHECKING:
+    from harness.channel import Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class InstanceSpec:
     memory and the container's limit. ``address`` is set where the workload needs a network:
     the instance's address with prefix on the lab's bridge; None means loopback only, or the lab's
     own network where ``host_network`` is set. Without ``limits`` a container gets none.
+    ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root.
     """
 
     name: str
@@ -42,6 +46,8 @@ class InstanceSpec:
     bridge: str | None = None
     host_network: bool = False
     limits: bool = True
+    directory: str = "/"
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,10 @@ class Instance(Protocol):
     accelerator: str
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    @property
+    def channel(self) -> "Channel":
+        """What its agent has said, the workload's output too."""
 
     @property
     def ends(self) -> Mapping[str, int]:

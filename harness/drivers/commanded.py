@@ -20,7 +20,7 @@ from harness.drivers.rooted import AGENT, CHANNEL, Layout
 from harness.errors import HostError, TrialError
 from harness.model import NO_ACCELERATOR
 from harness.process import find_children, run_command
-from harness.starter import Starter, build_agent_spec, read_clock, start_starter
+from harness.starter import Starter, build_instance_spec, read_clock, start_starter
 
 FIRST_PROCESS = (AGENT, CHANNEL)
 RUN_FOLDER = "/.harness/run"
@@ -182,7 +182,7 @@ def start_commanded_instance(
     layout = Layout.of(spec)
     layout.make()
     helpers = cgroup.start_child(spec.cgroups, HELPERS)
-    agent_spec = build_agent_spec(spec.command, spec.ready, spec.environment)
+    agent_spec = build_instance_spec(spec)
     with start_starter(program) as starter:
         starter.listen(layout.run / "channel", agent_spec)
         starter.prepare(build_command_records(spec, command, helpers))

@@ -45,7 +45,7 @@ from harness.drivers.runsc import find_netstack_fault
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
 from harness.model import NO_ACCELERATOR, Kind
-from harness.starter import Starter, build_agent_spec, read_clock, start_starter
+from harness.starter import Starter, build_instance_spec, read_clock, start_starter
 
 _SHARED = "docker"
 _NANOSECONDS = 1_000_000_000
@@ -240,7 +240,7 @@ class DockerDriver:
         assert isinstance(daemon, DockerDaemon)
         layout = Layout.of(spec)
         layout.run.mkdir()
-        agent_spec = build_agent_spec(spec.command, spec.ready, spec.environment)
+        agent_spec = build_instance_spec(spec)
         with (
             translated(),
             open_api(daemon.host) as api,

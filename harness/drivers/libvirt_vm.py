@@ -36,7 +36,7 @@ from harness.images.model import GuestKernel, Image
 from harness.model import Kind
 from harness.paths import scratch_root
 from harness.process import run_command
-from harness.starter import build_agent_spec, read_clock, start_starter
+from harness.starter import build_instance_spec, read_clock, start_starter
 
 _NANOSECONDS = 1_000_000_000
 _ROOT_NAME = "libvirt"
@@ -276,10 +276,8 @@ _read_means = functools.cache(read_means)
 
 def build_guest_spec(spec: InstanceSpec, extras: Mapping[str, str]) -> bytes:
     """The agent's spec in a guest."""
-    return build_agent_spec(
-        spec.command,
-        spec.ready,
-        spec.environment,
+    return build_instance_spec(
+        spec,
         address=spec.address,
         gateway=spec.gateway,
         hostname=spec.name[-63:],

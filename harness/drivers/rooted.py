@@ -15,7 +15,7 @@ from harness.errors import TrialError
 from harness.images.model import Image
 from harness.model import NO_ACCELERATOR
 from harness.process import find_children
-from harness.starter import Starter, build_agent_spec, read_clock, start_starter
+from harness.starter import Starter, build_instance_spec, read_clock, start_starter
 
 AGENT = "/.harness/agent"
 CHANNEL = "/.harness/run/channel"
@@ -138,7 +138,7 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
     """Prepare, stamp ``request``, start; yields after ``created``."""
     layout = Layout.of(spec)
     layout.make()
-    agent_spec = build_agent_spec(spec.command, spec.ready, spec.environment)
+    agent_spec = build_instance_spec(spec)
     with start_starter(program) as starter:
         starter.listen(layout.run / "channel", agent_spec)
         starter.prepare(build_prepare_records(spec, mode))

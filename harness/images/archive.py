@@ -1,41 +1,52 @@
 """Root file system tars: read any, write the canonical one, where same files are same bytes.
 
 Canonical: each folder right before what it holds, by name; owners as numbers; no time later than
-EPOCH; extended attributes as pax records (``SCHILY.xattr.*``); no devices; and of some hard links
-the first has the content.
+EPOCH; extended attributes as pax records (``SCHILY.xattr.*``); of some hard links the first has the
+content; and files that came with holes as GNU's sparse format 1.0 has them, by blocks of 4 KiB.
 """
 
 import hashlib
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 from harness.errors import InputError
 from harness.images.recipes import EPOCH
-from harness.images.rootfs import Entry, Span, Tree
+from harness.images.rootfs import Entry, Span, Sparse, Tree
+from harness.images.sparse import build_map, normalize, open_pieces
+
+ENTRIES_MOST = 2_000_000
+"""More entries than any image has: what is beyond is a bomb."""
 
 _XATTR = "SCHILY.xattr."
 _KINDS = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE)
+_DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+_BLOCK = 512
 
 
-def read_tar(path: Path) -> dict[str, Entry]:
+def read_tar(path: Path, *, layer: bool = False, name: str = "") -> dict[str, Entry]:
     """The entries of an uncompressed root file system tar, by path.
 
-    Devices are left out: every platform brings its own. Raises InputError for a member that would
-    climb out of the root, for a hard link to nothing, and for a file that is no tar.
+    Only a ``layer`` keeps its device nodes, and hard links to files that it does not hold itself.
+    Raises InputError for a member that would climb out of the root, for a hard link to nothing, and
+    for a file that is no whole tar; ``name`` is what it calls the file.
     """
     tree: dict[str, Entry] = {}
+    source = name or str(path)
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", encoding="utf-8") as archive:
             for member in archive:
-                name = require_inside(member.name, path)
-                entry = _read_member(archive, member, name, path, tree)
-                if name and entry is not None:
-                    tree[name] = entry
-    except tarfile.TarError as error:
-        raise InputError(f"{path} is not a root file system archive: {error}") from error
+                inside = require_inside(member.name, source)
+                entry = _read_member(member, inside, path, source, tree, layer)
+                if inside and entry is not None:
+                    tree[inside] = entry
+                if len(tree) > ENTRIES_MOST:
+                    raise InputError(f"{source} has more than {ENTRIES_MOST} entries")
+            _require_end(path, archive.offset, source)
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise InputError(f"{source} is not a root file system archive: {error}") from error
     return tree
 
 
@@ -52,16 +63,17 @@ def require_inside(name: str, source: Path | str) -> str:
 
 def write_tar(tree: Tree, out: Path) -> str:
     """Write ``tree`` to ``out`` as the canonical tar and return its digest, ``sha256:…``."""
-    first: dict[Span, str] = {}
-    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
+    first: dict[Span | Sparse, str] = {}
+    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
         for path in sorted(tree, key=lambda path: path.split("/")):
             entry = tree[path]
             member = _build_member(entry)
-            if isinstance(entry.content, Span) and first.setdefault(entry.content, path) != path:
-                member.type, member.linkname = tarfile.LNKTYPE, first[entry.content]
+            shared = entry.content
+            if not isinstance(shared, bytes) and first.setdefault(shared, path) != path:
+                member.type, member.linkname = tarfile.LNKTYPE, first[shared]
                 archive.addfile(member)
             else:
-                _add_content(archive, member, entry.content)
+                _add_content(archive, member, shared)
     return digest_file(out)
 
 
@@ -75,51 +87,73 @@ def read_content(entry: Entry) -> bytes:
     """The bytes of a regular file."""
     if isinstance(entry.content, bytes):
         return entry.content
-    with entry.content.path.open("rb") as file:
-        file.seek(entry.content.offset)
-        return file.read(entry.content.size)
+    with open_pieces(entry.content) as file:
+        return file.read()
 
 
 def _read_member(
-    archive: tarfile.TarFile,
     member: tarfile.TarInfo,
     name: str,
-    source: Path,
+    path: Path,
+    source: str,
     tree: Mapping[str, Entry],
+    layer: bool,
 ) -> Entry | None:
     if member.islnk():
-        target = tree.get(require_inside(member.linkname, source))
-        if target is None:
-            raise InputError(f"{source}: {name!r} is a hard link to a file that is not there")
-        return replace(target, path=name)
+        return _read_link(member, name, source, tree, layer)
     kind = tarfile.REGTYPE if member.isreg() else member.type
-    if kind not in _KINDS:
+    if kind not in _KINDS and not (layer and kind in _DEVICES):
         return None
-    content: Span | bytes = b""
-    if member.issparse():
-        content = _read_sparse(archive, member)
-    elif member.isreg():
-        content = Span(source, member.offset_data, member.size)
     return Entry(
         path=name,
         kind=kind,
-        mode=member.mode & 0o7777,
+        mode=0o777 if member.issym() else member.mode & 0o7777,
         uid=member.uid,
         gid=member.gid,
         mtime=int(member.mtime),
         target=member.linkname if member.issym() else "",
-        content=content,
+        content=_find_content(member, path),
         xattrs={
             key.removeprefix(_XATTR): value
             for key, value in member.pax_headers.items()
             if key.startswith(_XATTR)
         },
+        device=(member.devmajor, member.devminor) if kind in _DEVICES else (0, 0),
     )
 
 
-def _read_sparse(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file else b""
+def _read_link(
+    member: tarfile.TarInfo, name: str, source: str, tree: Mapping[str, Entry], layer: bool
+) -> Entry:
+    target = require_inside(member.linkname, source)
+    if target in tree:
+        return replace(tree[target], path=name)
+    if layer:
+        return Entry(name, tarfile.LNKTYPE, 0o644, target=target)
+    raise InputError(f"{source}: {name!r} is a hard link to a file that is not there")
+
+
+def _find_content(member: tarfile.TarInfo, path: Path) -> Span | Sparse | bytes:
+    if not member.isreg():
+        return b""
+    holes: Sequence[tuple[int, int]] | None = getattr(member, "sparse", None)
+    if holes is None:
+        return Span(path, member.offset_data, member.size)
+    pieces: list[tuple[int, Span]] = []
+    offset = member.offset_data
+    for position, length in holes:
+        if length:
+            pieces.append((position, Span(path, offset, length)))
+        offset += length
+    return normalize(Sparse(tuple(pieces), member.size))
+
+
+def _require_end(path: Path, offset: int, source: str) -> None:
+    """A tar ends with blocks of zeros; one that was cut at a member's end lacks them."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if file.read(_BLOCK) != bytes(_BLOCK):
+            raise InputError(f"{source} is cut short: the end of the archive is missing")
 
 
 def _build_member(entry: Entry) -> tarfile.TarInfo:
@@ -128,16 +162,31 @@ def _build_member(entry: Entry) -> tarfile.TarInfo:
     member.mode, member.uid, member.gid = entry.mode, entry.uid, entry.gid
     member.mtime = max(0, min(entry.mtime, EPOCH))
     member.linkname = entry.target
+    member.devmajor, member.devminor = entry.device
     member.pax_headers = {_XATTR + key: entry.xattrs[key] for key in sorted(entry.xattrs)}
     return member
 
 
-def _add_content(archive: tarfile.TarFile, member: tarfile.TarInfo, content: Span | bytes) -> None:
+def _add_content(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, content: Span | Sparse | bytes
+) -> None:
     if isinstance(content, bytes):
         member.size = len(content)
         archive.addfile(member, BytesIO(content))
         return
+    before = b""
     member.size = content.size
-    with content.path.open("rb") as file:
-        file.seek(content.offset)
+    if isinstance(content, Sparse):
+        before = build_map(content)
+        member.size = len(before) + sum(span.size for _, span in content.pieces)
+        member.pax_headers = {
+            **member.pax_headers,
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": member.name,
+            "GNU.sparse.realsize": str(content.size),
+        }
+        folder, _, name = member.name.rpartition("/")
+        member.name = f"{folder}/GNUSparseFile.0/{name}".lstrip("/")
+    with open_pieces(content, before, holes=False) as file:
         archive.addfile(member, file)

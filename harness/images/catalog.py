@@ -13,12 +13,13 @@ from harness.images import apt, store
 from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
 from harness.images.importer import read_source
-from harness.images.model import Image
+from harness.images.importer_unpack import LIMIT
+from harness.images.model import Image, ImageConfig
 from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
 from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
 from harness.images.rooted import run_rooted
-from harness.images.rootfs import Tree, finish_tree, sum_sizes
+from harness.images.rootfs import Tree, finish_tree, sum_holes, sum_sizes
 from harness.images.workshop import Progress, start_work
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -26,6 +27,7 @@ _LAYOUT_VERSION = "1"
 """Raised whenever the same recipe must give other bytes: it makes cached images out of date."""
 
 
+_NO_LIMIT = 1 << 60
 _IDLE_KEYS = ("summary", "space")
 
 
@@ -61,7 +63,7 @@ def require_image(name: str, progress: Progress) -> Image:
     if record is None:
         raise InputError(f"there is no image {name!r}", hint=_suggest_name(name))
     progress(f"{name}: packing again with the present agent")
-    return import_image(str(record.image.tree), name, progress)
+    return _pack_again(record, progress)
 
 
 def build_image(name: str, progress: Progress, force: bool = False) -> Image:
@@ -78,14 +80,15 @@ def build_image(name: str, progress: Progress, force: bool = False) -> Image:
             return found
         tree = build_tree(recipe, sources, agent, folder, progress)
         inputs = _build_inputs(recipe, sources.suite, agent)
-        return _pack(name, "recipe", inputs, tree, folder, progress, replace_same=force)
+        return _pack(name, store.RECIPE, inputs, tree, folder, progress, replace_same=force)
 
 
-def import_image(source: str, name: str, progress: Progress) -> Image:
+def import_image(source: str, name: str, progress: Progress, limit: int = LIMIT) -> Image:
     """Make an image of a folder, a root file system archive or an OCI image.
 
-    ``source`` is a path, or an OCI reference such as ``docker://debian:12`` for skopeo. Raises
-    InputError for a source that is missing, broken or climbs out of its root.
+    ``source`` is a path, or an OCI reference such as ``docker://debian:12`` for skopeo; ``limit``
+    is how many bytes it may be unpacked. Raises InputError for a source that is missing, broken,
+    too large or climbs out of its root.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot name an image", hint="use a-z, 0-9, '.', '_' and '-'")
@@ -94,9 +97,34 @@ def import_image(source: str, name: str, progress: Progress) -> Image:
     agent = build_programs().agent
     with start_work(store.images_dir() / name, progress) as folder:
         progress(f"{name}: reading {source}")
-        tree = finish_tree(read_source(source, folder), agent)
-        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION}
-        return _pack(name, "import", inputs, tree, folder, progress)
+        found = read_source(source, folder, limit)
+        for note in found.notes:
+            progress(f"{name}: {note}")
+        directory = found.config.directory.strip("/") if found.config else ""
+        tree = finish_tree(found.tree, agent, directory=directory)
+        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": source}
+        return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=found.config)
+
+
+def find_imported(source: str) -> Image | None:
+    """The image that was imported from ``source``, whatever its name."""
+    found = (each for each in store.list_records() if each.inputs.get("source") == source)
+    return next((each.image for each in found if each.origin == store.IMPORT), None)
+
+
+def name_source(source: str) -> str:
+    """A name for an image that is imported from ``source`` without one: its last words.
+
+    Where the name is taken, by a recipe or by what came from elsewhere, a digest sets it apart.
+    """
+    words = re.sub(
+        r"[^a-z0-9]+", "-", source.partition("://")[2].lower() or Path(source).name.lower()
+    )
+    name = words.strip("-")[-48:].strip("-") or "image"
+    record = store.find_record(name)
+    if name not in RECIPES and (record is None or record.inputs.get("source") == source):
+        return name
+    return f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
 
 
 def require_packing(name: str, packing: str, progress: Progress) -> Image:
@@ -128,6 +156,15 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
     return out
 
 
+def _pack_again(record: store.Record, progress: Progress) -> Image:
+    """An imported image with the present agent, from its own tree: its source may be gone."""
+    image, agent = record.image, build_programs().agent
+    with start_work(store.images_dir() / image.name, progress) as folder:
+        tree = finish_tree(read_source(str(image.tree), folder, _NO_LIMIT).tree, agent)
+        inputs = {**record.inputs, "agent": digest_file(agent), "layout": _LAYOUT_VERSION}
+        return _pack(image.name, store.IMPORT, inputs, tree, folder, progress, config=image.config)
+
+
 def _pack(
     name: str,
     origin: str,
@@ -136,13 +173,15 @@ def _pack(
     folder: Path,
     progress: Progress,
     replace_same: bool = False,
+    config: ImageConfig | None = None,
 ) -> Image:
     tar = folder / "canonical.tar"
     digest = write_tar(tree, tar)
     built = folder / "image"
     built.mkdir()
-    packings = write_packings(tar, digest, len(tree), sum_sizes(tree), built, progress)
-    image = Image(name, digest, built, packings)
+    size, holes = sum_sizes(tree), sum_holes(tree)
+    packings = write_packings(tar, digest, len(tree), size, built, progress, holes)
+    image = Image(name, digest, built, packings, config, origin == store.IMPORT)
     published = store.publish(store.Record(image, origin, inputs), replace_same)
     progress(f"{name}: {store.short_digest(digest)} is ready")
     return published.image

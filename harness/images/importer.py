@@ -1,81 +1,87 @@
 """Root file systems from elsewhere: a folder, an archive, or an OCI image with its layers.
 
-A source may only describe what lies inside its root: names that climb out are refused, and a path
-through a symbolic link is followed within the root, as a chroot would.
+A source may only describe what lies inside its root, and may only unpack to so many bytes: whatever
+goes beyond is refused before anything of it can be used.
 """
 
-import bz2
-import gzip
-import json
-import lzma
+import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 from harness.errors import HostError, InputError
-from harness.images.archive import read_tar, require_inside
-from harness.images.rooted import require_owners, run_rooted
-from harness.images.rootfs import Entry, Tree
-from harness.process import run_command
+from harness.images.archive import read_tar
+from harness.images.importer_layers import put_layer
+from harness.images.importer_layout import (
+    ARCHIVE_MARK,
+    LAYOUT_MARK,
+    Source,
+    find_in_archive,
+    find_in_folder,
+    read_archive,
+    read_layout,
+)
+from harness.images.importer_unpack import LIMIT, Budget, decompress, explain, run_limited
+from harness.images.rooted import FULL_RANGE, require_owners, run_rooted
+from harness.images.rootfs import Entry, Tree, sum_holes
 
-_WHITEOUT = ".wh."
-_OPAQUE = ".wh..wh..opq"
-_MAX_LINKS = 40
-_TIMEOUT = 900.0
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_OPENERS: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"\xfd7zXZ": lzma.open,
-    b"BZh": bz2.open,
-}
-_ARCHIVE_MARKS = {"oci-layout": "oci-archive", "manifest.json": "docker-archive"}
+_DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+_OVERLAY = ("trusted.overlay.", "user.overlay.")
+_LOOPBACK = ("localhost", "::1")
+_LOCALE = {"LC_ALL": "C.UTF-8"}
 
 
-def read_source(source: str, scratch: Path) -> dict[str, Entry]:
+def read_source(source: str, scratch: Path, limit: int = LIMIT) -> Source:
     """The entries of ``source``: a folder, an archive, a layout or an OCI reference.
 
-    ``scratch`` is an empty folder that keeps the entries' content. Raises InputError for what is
-    missing or broken, HostError where a tool is missing.
+    ``scratch`` is an empty folder that keeps the entries' content; ``limit`` is how many bytes it
+    may be unpacked. Raises InputError for what is missing or broken, HostError where a tool is.
     """
-    path = Path(source)
+    path, budget = Path(source), Budget(limit)
     if path.is_dir():
-        return read_layout(path, scratch) if _is_layout(path) else read_folder(path, scratch)
+        if (path / LAYOUT_MARK).is_file():
+            return _complete(read_layout(find_in_folder(path), scratch, budget, source))
+        tree, notes = scan_folder(path, scratch, budget)
+        return _complete(Source(tree, notes=notes))
     if path.is_file():
-        return _read_archive(path, scratch)
+        return _complete(_read_file(path, scratch, budget))
     if ":" not in source:
         raise InputError(
             f"{source} does not exist",
             hint="give a folder, an archive, or an OCI reference such as docker://debian:12",
         )
-    return read_layout(fetch_layout(source, scratch), scratch)
+    layout = fetch_layout(source, scratch, budget)
+    return _complete(read_layout(find_in_folder(layout), scratch, budget, source))
 
 
 def read_folder(root: Path, scratch: Path) -> dict[str, Entry]:
     """The entries of a folder on this host; without root, one's own files become root's."""
+    return scan_folder(root, scratch, Budget())[0]
+
+
+def scan_folder(
+    root: Path, scratch: Path, budget: Budget
+) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """As `read_folder`, with a line on what could not be taken along."""
     require_owners()
     out = scratch / "folder.tar"
-    options = ["--format=pax", "--numeric-owner", "--one-file-system", "--xattrs"]
+    options = ["--format=pax", "--numeric-owner", "--one-file-system", "--sparse", "--xattrs"]
     where = ["--xattrs-include=*", f"--directory={root}", f"--file={out}"]
-    run_rooted(["tar", "--create", *options, *where, "."], timeout=_TIMEOUT)
-    return read_tar(out)
+    command = ["tar", "--create", *options, *where, "."]
+    done = run_limited(command, budget, root, run_rooted, env=_LOCALE)
+    if done.returncode != 0:
+        raise explain(root, done)
+    sockets = sum(line.endswith("socket ignored") for line in done.stderr.splitlines())
+    notes = (f"{sockets} sockets were left out: they live with the program",) if sockets else ()
+    tree = read_tar(out, layer=True, name=str(root))
+    budget.take(out.stat().st_size + sum_holes(tree), root)
+    return tree, notes
 
 
-def read_layout(layout: Path, scratch: Path) -> dict[str, Entry]:
-    """The merged layers of the first image in an OCI layout."""
-    tree: dict[str, Entry] = {}
-    try:
-        for number, layer in enumerate(_read_layers(layout)):
-            plain = decompress(_blob_path(layout, layer), scratch / f"layer-{number}.tar")
-            tree = apply_layer(tree, read_tar(plain))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{layout} is not a whole OCI layout: {error!r}") from error
-    return tree
-
-
-def fetch_layout(reference: str, scratch: Path) -> Path:
+def fetch_layout(reference: str, scratch: Path, budget: Budget) -> Path:
     """Copy an OCI image to a layout in ``scratch`` with skopeo; raises HostError, InputError."""
     if not shutil.which("skopeo"):
         raise HostError(
@@ -83,107 +89,84 @@ def fetch_layout(reference: str, scratch: Path) -> Path:
             hint="install the package skopeo, or import a folder or an archive",
         )
     out = scratch / "fetched"
-    target = f"oci:{out}:image"
-    command = ["skopeo", "--override-os=linux", "--override-arch=amd64", "copy", "--quiet"]
-    done = run_command([*command, reference, target], timeout=_TIMEOUT, check=False)
+    options = ["--override-os=linux", "--override-arch=amd64", "copy", "--quiet"]
+    if is_loopback(reference):
+        options.append("--src-tls-verify=false")  # as engines do for this very host
+    command = ["skopeo", *options, reference, f"oci:{out}:image"]
+    done = run_limited(command, budget, reference, env={"TMPDIR": str(scratch)})
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["skopeo said nothing"]
-        # skopeo logs time="…" level=fatal msg="…".
-        reason = lines[-1].partition(' msg="')[2].removesuffix('"') or lines[-1]
-        raise InputError(f"{reference} cannot be fetched: {reason}")
+        raise explain(reference, done)
     return out
 
 
-def apply_layer(lower: Tree, layer: Tree) -> dict[str, Entry]:
-    """``lower`` with ``layer`` on top; whiteouts as in the OCI image specification (layer.md)."""
-    tree = dict(lower)
-    for path in layer:
-        folder, _, name = path.rpartition("/")
-        if name == _OPAQUE:
-            _remove_below(tree, resolve_path(tree, path).rpartition("/")[0])
-        elif name.startswith(_WHITEOUT):
-            hidden = f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/")
-            hidden = resolve_path(tree, hidden)
-            tree.pop(hidden, None)
-            _remove_below(tree, hidden)
-    for path, entry in layer.items():
-        if not path.rpartition("/")[2].startswith(_WHITEOUT):
-            _put(tree, resolve_path(tree, path), entry)
-    return tree
-
-
-def resolve_path(tree: Tree, path: str) -> str:
-    """``path`` with the symbolic links among its folders followed, never above the root."""
-    pending = path.split("/")
-    done: list[str] = []
-    followed = 0
-    while len(pending) > 1:
-        part = pending.pop(0)
-        entry = tree.get("/".join([*done, part]))
-        if part == "..":
-            done = done[:-1]
-        elif entry is not None and entry.kind == tarfile.SYMTYPE:
-            followed += 1
-            if followed > _MAX_LINKS:
-                raise InputError(f"member {path!r} goes through a circle of symbolic links")
-            done = [] if entry.target.startswith("/") else done
-            pending = [*entry.target.split("/"), *pending]
-        elif part not in ("", "."):
-            done.append(part)
-    return "/".join([*done, pending[0]])
-
-
-def decompress(source: Path, out: Path) -> Path:
-    """``source`` itself if it is not compressed, else its plain content in ``out``."""
-    with source.open("rb") as file:
-        head = file.read(8)
-    if head.startswith(_ZSTD_MAGIC):
-        run_command(["zstd", "-q", "-d", "-f", source, "-o", out], timeout=_TIMEOUT)
-        return out
-    opener = next((found for magic, found in _OPENERS.items() if head.startswith(magic)), None)
-    if opener is None:
-        return source
+def is_loopback(reference: str) -> bool:
+    """Whether a reference names a registry on this host."""
     try:
-        with opener(source) as packed, out.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{source} is cut short or broken: {error}") from error
-    return out
+        host = urlsplit(reference).hostname or ""
+    except ValueError:
+        return False
+    return host in _LOOPBACK or host.startswith("127.")
 
 
-def _read_archive(path: Path, scratch: Path) -> dict[str, Entry]:
-    plain = decompress(path, scratch / "archive.tar")
-    tree = read_tar(plain)
-    for mark, transport in _ARCHIVE_MARKS.items():
-        if mark in tree:
-            return read_layout(fetch_layout(f"{transport}:{plain}", scratch), scratch)
-    return apply_layer({}, tree)
+def drop_unfit(tree: Tree, *, root: bool) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """``tree`` without what no platform could show alike, and a line for each kind of it.
+
+    Overlay file systems, which containers run on, take device 0:0 and attributes of their own for
+    commands. Devices can be made by ``root`` only, and are then left out of every packing.
+    """
+    kept: dict[str, Entry] = {}
+    whiteouts = devices = attributes = 0
+    for path, entry in tree.items():
+        if entry.kind == tarfile.CHRTYPE and entry.device == (0, 0):
+            whiteouts += 1
+        elif entry.kind in _DEVICES and not root:
+            devices += 1
+        elif fit := _drop_overlay(entry.xattrs):
+            attributes += 1
+            kept[path] = replace(entry, xattrs=fit[0])
+        else:
+            kept[path] = entry
+    notes = {
+        "character devices 0:0 were left out: overlay file systems hide what has such a name":
+            whiteouts,
+        "device nodes were left out: only root can make them": devices,
+        "entries lost attributes of overlay file systems": attributes,
+    }  # fmt: skip
+    return kept, tuple(f"{count} {note}" for note, count in notes.items() if count)
 
 
-def _is_layout(folder: Path) -> bool:
-    return (folder / "oci-layout").is_file()
+def _drop_overlay(xattrs: Mapping[str, str]) -> tuple[dict[str, str]] | None:
+    if not any(name.startswith(_OVERLAY) for name in xattrs):
+        return None
+    return ({name: each for name, each in xattrs.items() if not name.startswith(_OVERLAY)},)
 
 
-def _read_layers(layout: Path) -> list[dict[str, Any]]:
-    document = json.loads((layout / "index.json").read_text())
-    while "layers" not in document:
-        # An index may hold another index before it comes to a manifest.
-        document = json.loads(_blob_path(layout, document["manifests"][0]).read_text())
-    layers: list[dict[str, Any]] = document["layers"]
-    return layers
+def require_range(tree: Tree, ids: int) -> None:
+    """Raise HostError for an entry whose owner is beyond the ids that a user may give away."""
+    for path, entry in tree.items():
+        if max(entry.uid, entry.gid) >= ids:
+            raise HostError(
+                f"{path!r} belongs to {entry.uid}:{entry.gid}, and without root there are only "
+                f"the ids below {ids}",
+                hint="import it as root",
+            )
 
 
-def _blob_path(layout: Path, descriptor: dict[str, Any]) -> Path:
-    algorithm, _, value = descriptor["digest"].partition(":")
-    return layout / "blobs" / require_inside(f"{algorithm}/{value}", layout)
+def _complete(source: Source) -> Source:
+    if os.geteuid() != 0:
+        require_range(source.tree, FULL_RANGE)
+    tree, notes = drop_unfit(source.tree, root=os.geteuid() == 0)
+    return replace(source, tree=tree, notes=(*source.notes, *notes))
 
 
-def _put(tree: dict[str, Entry], path: str, entry: Entry) -> None:
-    if not entry.is_folder:
-        _remove_below(tree, path)
-    tree[path] = replace(entry, path=path)
-
-
-def _remove_below(tree: dict[str, Entry], folder: str) -> None:
-    for path in [path for path in tree if path.startswith(f"{folder}/")]:
-        del tree[path]
+def _read_file(path: Path, scratch: Path, budget: Budget) -> Source:
+    """An archive: of an image with its layers, or of the files themselves."""
+    around = Budget(budget.limit)
+    plain = decompress(path, scratch / "archive.tar", around)
+    tree = read_tar(plain, layer=True, name=str(path))
+    if LAYOUT_MARK in tree and "index.json" in tree:
+        return read_layout(find_in_archive(tree, scratch), scratch, budget, str(path))
+    if ARCHIVE_MARK in tree:
+        return read_archive(find_in_archive(tree, scratch), scratch, budget, str(path))
+    around.take(sum_holes(tree), path)
+    return Source(put_layer({}, tree, str(path)))

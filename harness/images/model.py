@@ -1,7 +1,7 @@
 """Images, their packings and the guest kernel, as plain frozen data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -22,17 +22,42 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What an image says of running it (OCI image specification, config.md).
+
+    ``user`` is as it was written; ``identity`` is what that means in the image's own /etc/passwd
+    and /etc/group, ``UID:GID[,GROUP…]``, empty if it is not known there; ``home`` is that user's.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str = "/"
+    user: str = ""
+    identity: str = "0:0"
+    home: str = "/"
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command that it runs by itself; empty if it has none."""
+        return (*self.entrypoint, *self.command)
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A root file system: ``digest`` (``sha256:…``) is that of its canonical tar.
 
     Every packing is made from that tar; its tree has the agent at ``/.harness/agent`` and the
-    empty folder ``/.harness/run`` for the channel.
+    empty folder ``/.harness/run`` for the channel. ``config`` is None where the image came without
+    one: recipes, folders and tarballs. ``imported`` images have their trees compared before a run.
     """
 
     name: str
     digest: str
     folder: Path
     packings: Mapping[str, Packing]
+    config: ImageConfig | None = None
+    imported: bool = False
 
     @property
     def tree(self) -> Path:

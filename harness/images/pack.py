@@ -41,11 +41,18 @@ _EXT4 = (
 
 
 def write_packings(
-    tar: Path, digest: str, files: int, apparent: int, folder: Path, progress: Progress
+    tar: Path,
+    digest: str,
+    files: int,
+    apparent: int,
+    folder: Path,
+    progress: Progress,
+    holes: int = 0,
 ) -> dict[str, Packing]:
     """Write every packing of ``tar`` into ``folder`` and return them with their sizes.
 
-    ``files`` and ``apparent`` are the number of entries and the bytes of their content.
+    ``files`` and ``apparent`` are the number of entries and the bytes of their content, of which
+    ``holes`` need no space on a disk.
     """
     require_tools("tar", "zstd", "mke2fs", "debugfs", "dumpe2fs", "qemu-img")
     paths = {name: folder / path for name, path in PATHS.items()}
@@ -54,7 +61,7 @@ def write_packings(
         progress("extracting the tree")
         extract_tree(tar, paths["tree"])
         progress("making the ext4 disk")
-        write_ext4(paths["tree"], paths["ext4-raw"], digest, files, apparent)
+        write_ext4(paths["tree"], paths["ext4-raw"], digest, files, apparent - holes)
         progress("compressing the disk")
         convert_qcow2(paths["ext4-raw"], paths["qcow2"])
         compress_file(paths["ext4-raw"], paths["raw-zstd"], "zstd")
@@ -72,10 +79,11 @@ def extract_tree(tar: Path, tree: Path) -> None:
         "--same-owner",
         "--preserve-permissions",
         "--delay-directory-restore",
+        "--warning=no-unknown-keyword",
     ]
     xattrs = ["--xattrs", "--xattrs-include=*"]
     command = ["tar", "--extract", *keep, *xattrs, f"--directory={tree}", f"--file={tar}"]
-    run_rooted(command, timeout=_TIMEOUT)
+    run_rooted(command, timeout=_TIMEOUT, env={"LC_ALL": "C.UTF-8"})
     os.utime(tree, (EPOCH, EPOCH))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import HostError
 from harness.process import Completed, run_command
 
-_FULL_RANGE = 65_536
+FULL_RANGE = 65_536
 # Debian leaves the folders of system tools out of a user's PATH.
 _SYSTEM_TOOLS = "/usr/sbin:/sbin"
 
@@ -59,7 +59,7 @@ def require_tools(*names: str) -> None:
 def require_owners() -> None:
     """Raise HostError where this process cannot give files to the users that Debian has."""
     if os.geteuid() == 0:
-        if count_ids(Path("/proc/self/uid_map").read_text()) < _FULL_RANGE:
+        if count_ids(Path("/proc/self/uid_map").read_text()) < FULL_RANGE:
             raise HostError(
                 "this user namespace has too few user ids for a Debian system",
                 hint="give the user a range: usermod --add-subuids 100000-165535 "

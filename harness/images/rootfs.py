@@ -21,11 +21,20 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Sparse:
+    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros."""
+
+    pieces: tuple[tuple[int, Span], ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One path of a root file system, without the leading slash.
 
-    ``kind`` is a tar type (REGTYPE, DIRTYPE, SYMTYPE or FIFOTYPE). Extended attributes are text
-    with surrogate escapes, as tarfile has them.
+    ``kind`` is a tar type: REGTYPE, DIRTYPE, SYMTYPE, FIFOTYPE, CHRTYPE or BLKTYPE, and in a layer
+    LNKTYPE for a hard link to what a layer below has. ``device`` is (major, minor). Extended
+    attributes are text with surrogate escapes, as tarfile has them.
     """
 
     path: str
@@ -35,8 +44,9 @@ class Entry:
     gid: int = 0
     mtime: int = EPOCH
     target: str = ""
-    content: Span | bytes = b""
+    content: Span | Sparse | bytes = b""
     xattrs: Mapping[str, str] = field(default_factory=dict)
+    device: tuple[int, int] = (0, 0)
 
     @property
     def is_folder(self) -> bool:
@@ -71,15 +81,20 @@ def select_entries(tree: Tree, recipe: Recipe) -> dict[str, Entry]:
 
 
 def finish_tree(
-    tree: Tree, agent: Path, files: Mapping[str, str] | None = None
+    tree: Tree, agent: Path, files: Mapping[str, str] | None = None, directory: str = ""
 ) -> dict[str, Entry]:
-    """``tree`` with ``files``, the agent, the mount points and every parent folder it lacks."""
+    """``tree`` with ``files``, the agent, the mount points and every parent folder it lacks.
+
+    ``directory`` is the working directory of an imported image, which engines make too.
+    """
     full = {path: entry for path, entry in tree.items() if not _is_ours(path)}
     for path, mode in FOLDERS.items():
         full.setdefault(path, build_folder(path, mode))
     for path, text in (files or {}).items():
         full[path] = build_file(path, text.encode())
     full[AGENT] = build_file(AGENT, agent.read_bytes(), 0o755)
+    if directory:
+        full.setdefault(directory, build_folder(directory))
     for path in list(full):
         for parent in PurePosixPath(path).parents[:-1]:
             full.setdefault(str(parent), build_folder(str(parent)))
@@ -87,11 +102,17 @@ def finish_tree(
 
 
 def sum_sizes(tree: Tree) -> int:
-    """Bytes of all regular files and symbolic links of ``tree``, hard links once."""
-    spans = {entry.content for entry in tree.values() if isinstance(entry.content, Span)}
+    """Bytes of all regular files and symbolic links of ``tree``, hard links once, holes too."""
+    shared = {each.content for each in tree.values() if not isinstance(each.content, bytes)}
     inline = [entry.content for entry in tree.values() if isinstance(entry.content, bytes)]
     links = [os.fsencode(entry.target) for entry in tree.values()]
-    return sum(span.size for span in spans) + sum(len(piece) for piece in inline + links)
+    return sum(each.size for each in shared) + sum(len(piece) for piece in inline + links)
+
+
+def sum_holes(tree: Tree) -> int:
+    """Bytes of ``tree`` that are holes of sparse files, hard links once."""
+    sparse = {each.content for each in tree.values() if isinstance(each.content, Sparse)}
+    return sum(each.size - sum(span.size for _, span in each.pieces) for each in sparse)
 
 
 def _is_ours(path: str) -> bool:

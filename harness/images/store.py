@@ -3,21 +3,24 @@
 ``image.json`` is written last and the folder is renamed into place after it, so what can be found
 is whole. ``images/NAME/current`` is a symbolic link to the digest that the name stands for.
 
-Version of image.json: 1, first release.
+Version of image.json: 1, first release. ``config`` is there for images that came with one.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from harness.images.model import Image, Packing
+from harness.images.model import Image, ImageConfig, Packing
 from harness.images.pack import EXTRA_PATHS, measure_file
 from harness.images.workshop import move_into_place, point_to, write_text
 from harness.paths import cache_dir
 
 VERSION = 1
+
+RECIPE, IMPORT = "recipe", "import"
 
 _RECORD = "image.json"
 _CURRENT = "current"
@@ -28,7 +31,7 @@ class Record:
     """An image and where it came from.
 
     ``origin`` is ``recipe`` or ``import``; ``inputs`` decide whether the image is still what its
-    recipe would give (agent, recipe, suite).
+    recipe would give (agent, recipe, suite), and have the ``source`` of an import.
     """
 
     image: Image
@@ -75,7 +78,14 @@ def read_record(folder: Path) -> Record | None:
             for name, entry in document["packings"].items()
         }
         packings |= _find_extras(folder)
-        image = Image(document["name"], document["digest"], folder, packings)
+        image = Image(
+            document["name"],
+            document["digest"],
+            folder,
+            packings,
+            parse_config(document.get("config")),
+            document["origin"] == IMPORT,
+        )
         record = Record(image, document["origin"], document["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -103,7 +113,8 @@ def publish(record: Record, replace_same: bool) -> Record:
         write_text(built / _RECORD, format_record(record))
         move_into_place(built, final)
     else:
-        kept = Record(existing.image, record.origin, record.inputs)
+        same = replace(existing.image, config=record.image.config)
+        kept = Record(same, record.origin, record.inputs)
         write_text(final / _RECORD, format_record(kept))
     point_to(parent / _CURRENT, final.name)
     published = read_record(final)
@@ -131,8 +142,24 @@ def format_record(record: Record) -> str:
         "origin": record.origin,
         "inputs": dict(record.inputs),
         "packings": packings,
+        **({"config": asdict(image.config)} if image.config else {}),
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+def parse_config(document: Mapping[str, Any] | None) -> ImageConfig | None:
+    """The image's own configuration from its record."""
+    if document is None:
+        return None
+    return ImageConfig(
+        entrypoint=tuple(document["entrypoint"]),
+        command=tuple(document["command"]),
+        environment=dict(document["environment"]),
+        directory=document["directory"],
+        user=document["user"],
+        identity=document["identity"],
+        home=document["home"],
+    )
 
 
 def list_folders(name: str) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from harness.drivers import PLATFORMS
 from harness.errors import InputError
@@ -34,13 +34,13 @@ class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = ""
     image: Annotated[str, Meta(description="The image that the command runs in", examples=["tiny"])]
     command: Annotated[
-        tuple[str, ...],
+        Annotated[tuple[str, ...], Meta(min_length=1)] | UnsetType,
         Meta(
-            min_length=1,
-            description="The command and its arguments; no shell unless it says so",
+            description="The command and its arguments; no shell unless it says so. Default: the "
+            "imported image's own, entry point and command",
             examples=[["sh", "-c", "echo up"]],
         ),
-    ]
+    ] = UNSET
     ready: Annotated[
         str,
         Meta(
@@ -62,8 +62,28 @@ class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = None
     environment: Annotated[
         dict[str, str],
-        Meta(description="Environment variables of the command", examples=[{"LANG": "C"}]),
+        Meta(
+            description="Environment variables of the command; they win over the imported image's",
+            examples=[{"LANG": "C"}],
+        ),
     ] = {}
+    directory: Annotated[
+        str | None,
+        Meta(
+            description="Working directory of the command. Default: the imported image's own, "
+            "else `/`",
+            examples=["/srv"],
+        ),
+    ] = None
+    user: Annotated[
+        str | None,
+        Meta(
+            description="Whom the command runs as: `name`, `uid`, `name:group` or `uid:gid`, as "
+            "the image's own /etc/passwd and /etc/group have them. Default: the imported image's "
+            "own, else root",
+            examples=["www-data"],
+        ),
+    ] = None
     skip: Annotated[
         tuple[str, ...],
         Meta(description="Platforms that it is not run on", examples=[["process"]]),
@@ -72,7 +92,10 @@ class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A workload, checked. ``timeout`` in seconds; ``source`` is the file that errors name."""
+    """A workload, checked. ``timeout`` in seconds; ``source`` is the file that errors name.
+
+    Without a ``command`` it runs its image's own; see harness.launch for how the two go together.
+    """
 
     name: str
     image: str
@@ -84,6 +107,8 @@ class Workload:
     skip: tuple[str, ...] = ()
     description: str = ""
     source: str = ""
+    directory: str | None = None
+    user: str | None = None
 
     @property
     def network(self) -> bool:
@@ -132,7 +157,7 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
     return Workload(
         name=keys.name,
         image=keys.image,
-        command=keys.command,
+        command=() if isinstance(keys.command, UnsetType) else keys.command,
         ready=keys.ready,
         timeout=_parse_timeout(keys.timeout, source) if keys.timeout is not None else timeout,
         request=keys.request,
@@ -140,6 +165,8 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
         skip=keys.skip,
         description=keys.description,
         source=source,
+        directory=keys.directory,
+        user=keys.user,
     )
 
 
@@ -153,8 +180,11 @@ def _find_faults(keys: WorkloadKeys) -> Sequence[tuple[str, str]]:
     faults = []
     if not NAME.fullmatch(keys.name):
         faults.append(("name", f"{keys.name!r} is no name: use a-z, 0-9, '_' and '-'"))
-    if not keys.command[0] or any("\0" in word for word in keys.command):
+    words = () if isinstance(keys.command, UnsetType) else keys.command
+    if words[:1] == ("",) or any("\0" in word for word in words):
         faults.append(("command", "the command is empty or has a NUL byte"))
+    if keys.directory is not None and not keys.directory.startswith("/"):
+        faults.append(("directory", f"{keys.directory!r} does not begin with /"))
     if reason := find_ready_fault(keys.ready):
         faults.append(("ready", reason))
     if keys.request is not None and (reason := _find_request_fault(keys)):

@@ -1,6 +1,7 @@
 """The agent as an ordinary process over a Unix socket: what it tells, and when."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -28,8 +29,8 @@ class Host:
     def send(self, line: str) -> None:
         self.connection.sendall(line.encode() + b"\n")
 
-    def start(self, command: list[str], ready: str = "exit") -> None:
-        spec = build_agent_spec(command, ready, PATH)
+    def start(self, command: list[str], ready: str = "exit", **more: str) -> None:
+        spec = build_agent_spec(command, ready, PATH, **more)
         self.connection.sendall(b"spec %d\n" % len(spec) + spec)
 
     def read_line(self) -> str | None:
@@ -265,3 +266,35 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+# Whom the workload runs as, and where
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_the_workload_runs_as_the_user_and_where_the_spec_says(start_agent: StartAgent) -> None:
+    agent = start_agent()
+    script = "id -u; id -g; id -G; pwd; echo said >/dev/stdout"
+    agent.start(["sh", "-c", script], user="1234:567,8,90", directory="/usr/bin")
+    agent.read_until("exit")
+    assert agent.output[1] == b"1234\n567\n567 8 90\n/usr/bin\nsaid\n"
+    agent.stop()
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        ({"directory": "/nowhere"}, "fail directory /nowhere: No such file or directory"),
+        ({"user": "4294967295:0"}, "fail spec: no user"),
+        ({"user": "web"}, "fail spec: no user"),
+        ({"user": "1:1,x"}, "fail spec: no group"),
+        ({"user": "1:1" + ",1" * 70}, "fail spec: too many groups"),
+    ],
+)
+def test_a_step_that_fails_is_named(
+    start_agent: StartAgent, record: dict[str, str], line: str
+) -> None:
+    agent = start_agent()
+    agent.start(["true"], **record)
+    assert agent.read_until("fail") == line
+    agent.stop()

@@ -75,7 +75,7 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
         with load_driver("vm-microvm", toolbox).start_instance(spec) as instance:
             instance.wait_ready()
             instance.stop()
-            output: str = instance.channel.output.decode()  # type: ignore[attr-defined]
+            output: str = instance.channel.output.decode()
             return output
 
     output = run_in_lab(check, tmp_path)

@@ -24,7 +24,7 @@ from harness.images.catalog import (
     import_image,
     require_image,
 )
-from harness.images.importer import decompress
+from harness.images.importer_unpack import Budget, decompress
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import Image
 from harness.images.pack import PATHS
@@ -165,7 +165,7 @@ def test_the_other_disks_are_the_same_disk(tiny: Image, tmp_path: Path) -> None:
     raw = tiny.packings["ext4-raw"].path
     run("qemu-img", "check", tiny.packings["qcow2"].path)
     run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, tiny.packings["qcow2"].path)
-    plain = decompress(tiny.packings["raw-zstd"].path, tmp_path / "disk")
+    plain = decompress(tiny.packings["raw-zstd"].path, tmp_path / "disk", Budget())
     assert hash_file(plain) == hash_file(raw)
 
 
@@ -183,7 +183,7 @@ def test_a_layout_is_whole_and_its_layer_is_the_tree(
         blob = blob_path(layout, descriptor)
         assert f"sha256:{hash_file(blob)}" == descriptor["digest"]
         assert blob.stat().st_size == descriptor["size"]
-    plain = decompress(blob_path(layout, layer), tmp_path / "layer.tar")
+    plain = decompress(blob_path(layout, layer), tmp_path / "layer.tar", Budget())
     assert f"sha256:{hash_file(plain)}" == tiny.digest
     with tarfile.open(plain) as archive:
         assert {member.name for member in archive} == set(list_tree(tiny.tree))

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.channel import Channel
 from harness.drivers.base import (
     Daemon,
     InstanceSpec,
@@ -32,6 +33,10 @@ class FakeInstance(PlainInstance):
     printed: bytes = b""
     seen: bool = True
     heard: Callable[[bytes], None] = lambda _: None
+
+    @property
+    def channel(self) -> Channel:
+        raise NotImplementedError
 
     @property
     def address(self) -> str | None:

@@ -28,6 +28,7 @@ WIRING = (
     "harness.dry_run",
     "harness.doctor",
     "harness.proof",
+    "harness.image_check",
     "harness.cli*",
     "harness.__main__",
 )

@@ -209,7 +209,7 @@ def test_a_wrong_workload_is_one_line_with_the_remedy(change: str, error: str) -
     assert error in error_of(workloads=("./mine.toml",))
 
 
-@pytest.mark.parametrize("key", ["name", "image", "command", "ready"])
+@pytest.mark.parametrize("key", ["name", "image", "ready"])
 def test_a_workload_without_a_needed_key_is_an_error_that_shows_it(key: str) -> None:
     kept = [line for line in WORKLOAD.splitlines() if not line.startswith(key)]
     Path("mine.toml").write_text("\n".join(kept))

@@ -1,0 +1,67 @@
+"""`images check`: one image on several platforms, its tree compared from inside."""
+
+import contextlib
+import datetime
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import cgroup, lab
+from harness.errors import InputError
+from harness.parity import Finding, compare_platforms
+from harness.paths import scratch_root
+from harness.plan import require_images
+from harness.plan_file import read_plan
+from harness.session import (
+    Order,
+    build_bench,
+    build_run_id,
+    build_toolbox,
+    find_drivers,
+    prepare,
+    start_engines,
+)
+
+PLATFORMS = ("namespace", "vm-direct")
+
+Tell = Callable[[Finding], None]
+
+
+def check_image(
+    name: str,
+    platforms: Sequence[str],
+    known: Sequence[str],
+    say: Callable[[str], None],
+    tell: Tell,
+) -> int:
+    """Compare ``platforms`` with the first of them; ``tell`` is given each finding, in the lab.
+
+    Returns 1 where trees differ. Raises InputError or HostError.
+    """
+    if len(platforms) < 2:
+        raise InputError("one platform has nothing to be compared with", hint="name two or more")
+    keys = {"platforms": tuple(platforms), "workloads": ("noop",), "images": (name,), "aa": ()}
+    plan = read_plan(None, {**keys, "density": 0}, new_seed=1)
+    require_images(plan, known)
+    with tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
+        run_id = build_run_id(datetime.datetime.now(datetime.UTC))
+        order = Order(plan, Path(folder) / "out", (), run_id)
+        code = prepare(order, say)
+        return code or lab.run_inside(lambda: _compare(order, name, say, tell), run_id)
+
+
+def _compare(order: Order, name: str, say: Callable[[str], None], tell: Tell) -> int:
+    scratch = scratch_root() / order.run_id
+    scratch.mkdir(parents=True, exist_ok=True)
+    toolbox = build_toolbox(order, scratch, say)
+    drivers, _ = find_drivers(order.plan, toolbox, strict=True)
+    bench = build_bench(order, drivers, scratch, cgroup.find_tree(order.run_id))
+    differing = 0
+    with contextlib.ExitStack() as engines:
+        start_engines(order, drivers, bench, engines)
+        first, *others = order.plan.platforms
+        for other in others:
+            finding = compare_platforms(first, other, bench.images[name], bench)
+            tell(finding)
+            differing += finding.differing
+    return 1 if differing else 0

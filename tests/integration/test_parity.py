@@ -1,0 +1,171 @@
+"""One tree in containers and guests, compared from inside: exact, and refused where it is not."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.images.catalog import import_image
+from harness.images.model import GuestKernel, Image
+from harness.images.programs import build_programs
+from harness.parity import find_differences, parse_listing
+from tests.integration.import_rig import CAPABILITY, build_tar, read_layer, torture, write_image
+from tests.integration.test_run import run_harness
+
+pytestmark = pytest.mark.timeout(300)
+
+SMALL = int(os.environ.get("HARNESS_TORTURE", "5000"))
+"""Small files of the torture image; 100000 takes some two minutes where guests are emulated."""
+
+
+def say_nothing(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def tortured(tiny_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Every kind of entry, the small files, and busybox to run something."""
+    folder = tmp_path_factory.mktemp("torture")
+    layers = [build_tar(read_layer(tiny_image.tree)), build_tar(torture(SMALL))]
+    layout = write_image(folder / "layout", layers, {"Cmd": ["true"]})
+    return import_image(str(layout), "test-torture", say_nothing)
+
+
+def list_tree(folder: Path) -> str:
+    program = build_programs().agent
+    return subprocess.run(
+        [program, "--list", folder], check=True, capture_output=True, timeout=60
+    ).stdout.decode()
+
+
+# ---- exact -----------------------------------------------------------------------------------
+
+
+def test_the_torture_image_is_the_same_in_a_container_and_in_a_guest(
+    tortured: Image, guest_kernel: GuestKernel
+) -> None:
+    done = run_harness("images", "check", tortured.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    listing = parse_listing(list_tree(tortured.tree))
+    outside = {"/lost+found", "/dev", "/proc", "/sys", "/.harness/run"}
+    assert not outside & listing.records.keys()
+    assert done.stdout == f"namespace and vm-direct: {listing.count} entries, all the same\n"
+    assert listing.count > SMALL
+
+
+def test_engines_show_the_same_but_for_what_they_mount(tortured: Image) -> None:
+    platforms = ("process", "crun", "runc", "podman")
+    words = [word for each in platforms for word in ("--platform", each)]
+    done = run_harness("images", "check", tortured.name, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        f"process and {each}" for each in platforms[1:]
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
+def test_every_kind_of_entry_is_in_the_tree(tortured: Image) -> None:
+    tree = tortured.tree
+    info = (tree / "char").lstat()
+    assert stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
+    info = (tree / "block").lstat()
+    assert stat.S_ISBLK(info.st_mode) and (info.st_rdev, info.st_gid) == (os.makedev(7, 200), 6)
+    assert stat.S_ISFIFO((tree / "fifo").lstat().st_mode)
+    assert (tree / "setuid").stat().st_mode & 0o7777 == 0o4755
+    assert os.getxattr(tree / "capable", "security.capability") == CAPABILITY
+    assert os.getxattr(tree / "attributes", "user.bytes") == b"\xff\x00\x01"
+    assert (tree / "first").stat().st_nlink == 3
+    assert (tree / "empty").stat().st_uid == 1234
+    assert b"\xff\xfe-bytes" in os.listdir(os.fsencode(tree / "odd"))
+
+
+def test_a_folder_with_holes_and_sockets_comes_in_and_again_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with (root / "sparse").open("wb") as file:
+        file.seek(20 << 20)
+        file.write(b"in the middle")
+        file.truncate((64 << 20) + 5)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(root / "socket"))
+    said: list[str] = []
+    image = import_image(str(root), "test-holes", said.append)
+    assert "test-holes: 1 sockets were left out: they live with the program" in said
+    info = (image.tree / "sparse").stat()
+    assert (info.st_size, info.st_blocks * 512 < 1 << 20) == ((64 << 20) + 5, True)
+    assert image.packings["ext4-raw"].allocated < 16 << 20
+    assert (
+        list_tree(image.tree).split("/sparse ")[1].split("\n")[0]
+        == (list_tree(root).split("/sparse ")[1].split("\n")[0])
+    )
+    again = import_image(str(image.tree), "test-holes-again", say_nothing)
+    assert again.digest == image.digest
+
+
+# ---- not exact -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doctored(tortured: Image, tmp_path: Path) -> Iterator[Image]:
+    """The image with another mode of one file on its disk."""
+    disk = tortured.packings["ext4-raw"].path
+    kept = disk.with_name("kept")
+    subprocess.run(["cp", "--sparse=always", disk, kept], check=True)
+    change = "set_inode_field /setuid mode 0100755"
+    subprocess.run(["debugfs", "-w", "-R", change, disk], check=True, capture_output=True)
+    try:
+        yield tortured
+    finally:
+        os.replace(kept, disk)
+
+
+def test_a_run_refuses_trees_that_differ_unless_allowed(
+    doctored: Image, guest_kernel: GuestKernel, tmp_path: Path
+) -> None:
+    words = ["run", "--image", doctored.name, "--ready", "exit", "--blocks", "1"]
+    words += ["--platform", "namespace", "--platform", "vm-direct"]
+    done = run_harness(*words, "--out", str(tmp_path / "refused"))
+    assert done.returncode == 3, done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    assert "1 of" in line and "/setuid: mode 4755, 0755" in line
+    assert "--allow-different-trees" in line
+    assert not (tmp_path / "refused/journal.jsonl").exists()
+    begun = time.monotonic()
+    allowed = tmp_path / "allowed"
+    done = run_harness(*words, "--allow-different-trees", "--out", str(allowed))
+    assert done.returncode == 0, done.stderr
+    assert "comparing" not in done.stderr, "what was found is kept"
+    assert time.monotonic() - begun < 60
+    (found,) = json.loads((allowed / "manifest.json").read_text())["parity"][doctored.name]
+    assert found["differing"] == 1
+    assert "entries differ" in (allowed / "report.md").read_text()
+
+
+# ---- the comparison --------------------------------------------------------------------------
+
+TOTAL = "total 2 00\n"
+ONE = "/a f 0644 0 0 1 - - - - aa -\n/b d 0755 0 0 - - - - - - -\n"
+
+
+@pytest.mark.parametrize(
+    ("other", "differences"),
+    [
+        (ONE, []),
+        (ONE.replace("0644", "0600"), ["/a: mode 0644, 0600"]),
+        (ONE.replace(" aa ", " bb "), ["/a: content aa, bb"]),
+        ("/b d 0755 0 0 - - - - - - -\n", ["/a: only the first has it"]),
+        (ONE + "/c/x f 0644 0 0 1 - - - - aa -\n", ["/c/x: only the second has it"]),
+        ("/b d 0755 0 0 - - - - - - -\nmount /a\n", []),
+        (ONE + "mount /c\n/c/x f 0644 0 0 1 - - - - aa -\n", []),
+        (ONE + "/.dockerenv f 0755 0 0 0 - - - - aa -\n", []),
+    ],
+)
+def test_differences_are_named_by_path_and_field(other: str, differences: list[str]) -> None:
+    one, two = parse_listing(ONE + TOTAL), parse_listing(other + TOTAL)
+    assert find_differences(one, two) == differences
