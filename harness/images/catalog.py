@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.images import apt, store
 from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
+from harness.images.facts import count_facts
 from harness.images.importer import read_source
 from harness.images.model import Image
 from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
@@ -162,7 +163,7 @@ def _pack(
     built = folder / "image"
     built.mkdir()
     packings = write_packings(tar, digest, len(tree), sum_sizes(tree), built, progress)
-    image = Image(name, digest, built, packings)
+    image = Image(name, digest, built, packings, facts=count_facts(tree))
     published = store.publish(store.Record(image, origin, inputs), replace_same)
     progress(f"{name}: {store.short_digest(digest)} is ready")
     return published.image

@@ -1,7 +1,7 @@
 """Images, their packings and the guest kernel, as plain frozen data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -26,13 +26,15 @@ class Image:
     """A root file system: ``digest`` (``sha256:…``) is that of its canonical tar.
 
     Every packing is made from that tar; its tree has the agent at ``/.harness/agent`` and the
-    empty folder ``/.harness/run`` for the channel.
+    empty folder ``/.harness/run`` for the channel. ``facts`` are what can be counted in it
+    (`facts.count_facts`); images made by older releases have none.
     """
 
     name: str
     digest: str
     folder: Path
     packings: Mapping[str, Packing]
+    facts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tree(self) -> Path:

@@ -75,7 +75,8 @@ def read_record(folder: Path) -> Record | None:
             for name, entry in document["packings"].items()
         }
         packings |= _find_extras(folder)
-        image = Image(document["name"], document["digest"], folder, packings)
+        facts = document.get("facts", {})
+        image = Image(document["name"], document["digest"], folder, packings, facts=facts)
         record = Record(image, document["origin"], document["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -130,6 +131,7 @@ def format_record(record: Record) -> str:
         "digest": image.digest,
         "origin": record.origin,
         "inputs": dict(record.inputs),
+        "facts": dict(image.facts),
         "packings": packings,
     }
     return json.dumps(document, indent=1) + "\n"
