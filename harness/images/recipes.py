@@ -63,10 +63,11 @@ class Closure:
 class Recipe:
     """How to build one image.
 
-    An empty ``variant`` takes nothing of Debian's. ``keep`` and ``drop`` are patterns over paths without the leading slash, where ``*`` also
-    crosses folders; ``drop`` spares folders. ``exclude`` and ``include`` are dpkg's path filters,
-    which save unpacking. ``closure`` cuts down what is left of them. ``files`` are written last;
-    ``{suite}`` in them is Debian's code name. ``programs`` are compiled, by their path.
+    An empty ``variant`` takes nothing of Debian's. ``keep`` and ``drop`` are patterns over paths
+    without the leading slash, where ``*`` also crosses folders; ``drop`` spares folders.
+    ``exclude`` and ``include`` are dpkg's path filters, which save unpacking; ``closure`` cuts down
+    what is left. ``files`` are written last; ``{suite}`` in them is Debian's code name.
+    ``programs`` are compiled, by their path.
     ``applets`` adds a symbolic link for each command that busybox knows. ``hooks`` are folders of
     hooks that come with mmdebstrap. ``space`` is the room on disk that a build needs, in bytes.
     """
