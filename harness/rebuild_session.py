@@ -57,8 +57,8 @@ def _measure(order: RebuildOrder, listener: Listener) -> int:
     packages = require_packages(image, listener.say)
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
+    site = prepare_site(image, packages, scratch, listener.say)
     with Store.create(order.folder, build_manifest(order, image)) as store:
-        site = prepare_site(image, packages, scratch, listener.say)
         schedule = build_schedule(order.repeats, order.seed)
         listener.start(len(schedule), 0)
         for outcome in run_cases(schedule, site):

@@ -19,19 +19,29 @@ WAYS = {
     "rebuild": "disk, made anew",
     "update": "disk, changed files copied in",
 }
+_OBJECTS = {"dependency": "the dependencies", "base": "the base"}
 _SHIPPED = "rebuild.shipped"
 LEAD = (
     "A change, and then: how long until the new image can be started on this host, how much was "
     "written, and how much a host that has the old image must be sent."
 )
+METHOD = (
+    "Each rebuild is a trial of its own, in an order shuffled within each block by the run's seed.",
+    "Seconds are the host's CLOCK_MONOTONIC around the whole rebuild; bytes are counted, not "
+    "estimated.",
+    "A trial of buildah begins with the build before the change, all of whose instructions must "
+    "come from the cache, and ends with removing what it has brought.",
+    "Figures are medians over blocks with 95 % intervals from a bootstrap over blocks.",
+)
 NOTE = (
     "Every rebuild starts with everything cached: the base, the packages and the build before the "
     "change, which buildah repeats first, taking every instruction from its cache. In good order "
     "the list of dependencies is copied and installed before the code is; in bad order everything "
-    "is copied at once. The updated base is one new layer, as registries have it. A disk made anew "
-    "is the base's cached tree, dpkg and mke2fs; an updated one is a copy of the old disk with the "
-    "changed files written by debugfs. Changed blocks are of 64 KiB at fixed places. Seconds do "
-    "not include compressing and sending."
+    "is copied at once. The updated base is one new layer, as registries have it; the updated "
+    "package's files keep their sizes, so that on a disk made anew nothing else moves, whereas a "
+    "new dependency moves much. A disk made anew is the base's cached tree, dpkg and mke2fs; an "
+    "updated one is a copy of the old disk with the changed files written by debugfs. Changed "
+    "blocks are of 64 KiB at fixed places. Seconds do not include compressing and sending."
 )
 
 
@@ -80,6 +90,29 @@ def build_rebuilds(results: Results) -> Table | None:
              "to ship, other packing")  # fmt: skip
     rows = tuple(_build_row(results, each) for each in cases)
     return Table("What a change costs to rebuild and to ship", heads, rows, NOTE)
+
+
+def say_rebuilds(results: Results) -> tuple[str, ...]:
+    """A sentence for each change: every way with its time and what it ships."""
+    if any(case.seconds and case.seconds.withheld for case in find_cases(results)):
+        return ("The figures are no headline; the table says why.",)
+    sentences = []
+    for change, words in CHANGES.items():
+        parts = [
+            f"{WAYS[case.way]}: {format_figure(case.seconds)}, {format_figure(found[1])} to ship"
+            for case in find_cases(results)
+            if case.change == change and case.seconds and (found := case.smallest)
+        ]  # fmt: skip
+        if parts:
+            sentences.append(
+                f"After a change of {_OBJECTS.get(change, words)}, {'; '.join(parts)}."
+            )
+    return tuple(sentences)
+
+
+def is_alone(results: Results) -> bool:
+    """Whether rebuilds are all that was measured: nothing was started."""
+    return bool(results.find_metrics("rebuild.")) and not results.find_metrics("startup.")
 
 
 def format_rebuilds(results: Results) -> str:

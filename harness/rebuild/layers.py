@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import HostError, TrialError
 from harness.images.archive import digest_file
@@ -86,26 +85,26 @@ class Builder:
 
     def read_blobs(self, tag: str) -> Blobs:
         """What the image is made of, read from a copy whose layers are not compressed."""
-        layout = self.folder / "layout"
-        self._run("push", "--disable-compression", name_image(tag), f"oci:{layout}:{tag}")
-        index = json.loads((layout / "index.json").read_text())
-        named = next(each for each in index["manifests"] if _find_name(each) == tag)
-        manifest = json.loads(self.find_blob(named["digest"]).read_text())
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        self._run("push", name_image(tag), f"dir:{copy}")
+        manifest = json.loads((copy / "manifest.json").read_text())
+        described = {digest_file(copy / "manifest.json"): (copy / "manifest.json").stat().st_size}
         return Blobs(
             {each["digest"]: each["size"] for each in manifest["layers"]},
-            {each["digest"]: each["size"] for each in (named, manifest["config"])},
+            {manifest["config"]["digest"]: manifest["config"]["size"], **described},
         )
 
-    def find_blob(self, digest: str) -> Path:
-        """The file of a blob that `read_blobs` has told of."""
-        return self.folder / "layout" / "blobs" / digest.replace(":", "/")
+    def find_layer(self, digest: str) -> Path:
+        """The file of a layer that the last `read_blobs` has told of: a tar, not compressed."""
+        return self.folder / "copy" / digest.removeprefix("sha256:")
 
     def compress(self, digests: Mapping[str, int], kind: Compression) -> dict[str, int]:
         """Bytes of each layer as a registry gets it, by its compressed digest."""
         out = self.folder / f"layer.{kind}"
         found = {}
         for digest in digests:
-            compress_file(self.find_blob(digest), out, kind)
+            compress_file(self.find_layer(digest), out, kind)
             found[digest_file(out)] = out.stat().st_size
         out.unlink(missing_ok=True)
         return found
@@ -140,12 +139,6 @@ class Builder:
 
 def name_image(tag: str) -> str:
     return f"localhost/app:{tag}"
-
-
-def _find_name(manifest: Mapping[str, Any]) -> str | None:
-    """The tag of an entry of a layout's index; one that was replaced has lost it."""
-    found: str | None = manifest.get("annotations", {}).get("org.opencontainers.image.ref.name")
-    return found
 
 
 def find_last_words(done: Completed) -> str:

@@ -11,10 +11,11 @@ from harness.analysis.plots.style import (
     find_marker,
     finish,
     say_log,
+    set_linear_axis,
     set_log_axis,
     start_figure,
 )
-from harness.analysis.rebuild import CHANGES, WAYS, Case, find_cases
+from harness.analysis.rebuild import WAYS, Case, find_cases
 from harness.analysis.results import Figure, Results
 from harness.analysis.wording import format_figure
 
@@ -53,9 +54,13 @@ def _draw_panel(
     unit: str,
 ) -> float:
     known = [each for each in figures if each is not None]
-    step = set_log_axis(
-        axes, min(each.low for each in known), max(each.high for each in known), unit
-    )
+    low, high = min(each.low for each in known), max(each.high for each in known)
+    step = 0.0
+    if unit == "s":
+        axes.set_xlim(right=1.06 * high)
+        set_linear_axis(axes, unit)
+    else:
+        step = set_log_axis(axes, low, high, unit)
     for row, (case, figure) in enumerate(zip(cases, figures, strict=True)):
         if figure is not None:
             colour = results.colours[case.platform]
@@ -70,5 +75,4 @@ def _draw_panel(
 
 
 def _label(case: Case) -> str:
-    change = {"base": "base's update", "dependency": "dependency"}.get(case.change, case.change)
-    return f"{change if case.change in CHANGES else '?'}: {WAYS[case.way]}"
+    return f"{case.change}: {WAYS[case.way]}"

@@ -127,7 +127,7 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
                      rebuild.build_rebuilds(results)),
     ]  # fmt: skip
     found = [each for each in further if each is not None]
-    if results.find_metrics("rebuild.") and not results.find_metrics("startup."):
+    if rebuild.is_alone(results):
         return tuple(found)
     return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
 
