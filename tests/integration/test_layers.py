@@ -133,6 +133,6 @@ def test_a_disk_that_debugfs_updated_is_sound_and_has_the_files(tmp_path: Path) 
         assert f"Size: {size}" in shown
     overlay = tmp_path / "overlay.qcow2"
     write_overlay(before, after, overlay)
-    compare = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", overlay, after]
-    assert run_command(list(compare), timeout=60, check=False).returncode == 0
+    compare: list[str | Path] = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", overlay, after]
+    assert run_command(compare, timeout=60, check=False).returncode == 0
     assert overlay.stat().st_size < before.stat().st_size // 10

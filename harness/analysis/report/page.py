@@ -123,7 +123,7 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     )
     further = [
         _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
-        _build_extra("rebuild", "Rebuilding", rebuild.LEAD, next(iter(drawings["rebuild"]), None),
+        _build_extra("rebuild", "Rebuilding", rebuild.LEAD, next(iter(drawings.get("rebuild", ())), None),
                      rebuild.build_rebuilds(results)),
     ]  # fmt: skip
     found = [each for each in further if each is not None]
