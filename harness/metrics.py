@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Unit = Literal["s", "B", "count"]
-Area = Literal["startup", "memory", "disk", "portability", "channel"]
+Area = Literal["startup", "memory", "disk", "portability", "rebuild", "channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,20 @@ _TABLE = (
     Metric("portability.first", "portability", "B", True, True,
            "Bytes to move to a host that has nothing so that it can start the workload",
            "bytes an HTTP server sent for every file of the packing; phase names the packing"),
+    Metric("rebuild.seconds", "rebuild", "s", True, False,
+           "From the order to rebuild after a change until the new image can be started on this "
+           "host; phase names the change, the way and what was made",
+           "host CLOCK_MONOTONIC around buildah, or around dpkg and mke2fs or debugfs; the base, "
+           "the packages and the last build are cached; compression and sending come after it"),
+    Metric("rebuild.bytes", "rebuild", "B", True, False,
+           "What a rebuild writes: layers that the image before it has not, uncompressed, or the "
+           "disk (its allocated bytes, or its changed 64 KiB blocks where it is updated)",
+           "the manifest's sizes of the layers with new digests; st_blocks; comparison of blocks"),
+    Metric("rebuild.shipped", "rebuild", "B", True, False,
+           "What a host that has the image before the change must be sent; phase names the packing",
+           "blobs with digests that the old image has not, layers compressed as a registry gets "
+           "them, config and manifest too; or files that hold the disk or its changed 64 KiB "
+           "blocks"),
     Metric("channel.round_trip", "channel", "s", None, False,
            "Median round trip of one byte between host and agent; half of it is the measurement "
            "error of a milestone, and is never subtracted",

@@ -18,6 +18,7 @@ from harness.variants import find_base, parse_variant
 from harness.workloads import Workload
 
 __all__ = [
+    "IMAGE_MARK",
     "Plan",
     "ScheduledTrial",
     "Workload",
@@ -26,9 +27,14 @@ __all__ = [
     "build_schedule",
     "build_variants",
     "parse_document",
+    "place_workload",
     "require_images",
     "runs_on",
 ]
+
+
+IMAGE_MARK = "@"
+"""Between a workload and the image that it runs in instead of its own: ``noop@slim``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,12 @@ def build_variants(workload: Workload, images: tuple[str, ...]) -> tuple[Workloa
         return (workload,)
     if len(images) == 1:
         return (replace(workload, image=images[0]),)
-    return tuple(replace(workload, image=each, name=f"{workload.name}@{each}") for each in images)
+    return tuple(place_workload(workload, each) for each in images)
+
+
+def place_workload(workload: Workload, image: str) -> Workload:
+    """The workload in another image, and with a name that says so."""
+    return replace(workload, image=image, name=f"{workload.name}{IMAGE_MARK}{image}")
 
 
 def build_arms(plan: Plan) -> tuple[Arm, ...]:

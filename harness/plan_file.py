@@ -13,7 +13,7 @@ from harness.drivers.libvirt_uri import is_remote, require_uri
 from harness.errors import InputError
 from harness.inputs import Origin, build_error, convert_keys, read_toml
 from harness.model import CacheState
-from harness.plan import Plan, build_arms, build_variants
+from harness.plan import IMAGE_MARK, Plan, build_arms, build_variants, place_workload
 from harness.units import parse_duration, parse_size
 from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
@@ -144,7 +144,8 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="Names of workloads, or paths of workload files",
+            description="Names of workloads, or paths of workload files; `noop@slim` is `noop` in "
+            "that image",
             examples=[["noop", "./mine.toml"]],
         ),
     ] = ("noop", "httpd")
@@ -405,16 +406,23 @@ class _Reader:
     def _workloads(self, folder: Path, timeout: float) -> tuple[Workload, ...]:
         if self.own:
             return tuple(replace(each, timeout=timeout) for each in self.own)
-        try:
-            found = [
-                read_workload(name, folder=folder, timeout=timeout) for name in self.keys.workloads
-            ]
-        except UnknownWorkloadError as error:
-            raise self._fault("workloads", error.message, error.hint) from None
+        found = [self._workload(name, folder, timeout) for name in self.keys.workloads]
         self._refuse_twice("workloads", tuple(workload.name for workload in found))
         images = self.keys.images
         self._refuse_twice("images", images)
+        placed = next((each.name for each in found if IMAGE_MARK in each.name), None)
+        if images and placed:
+            raise self._fault("images", f"{placed!r} says its image already", "say one of the two")
         return tuple(each for workload in found for each in build_variants(workload, images))
+
+    def _workload(self, name: str, folder: Path, timeout: float) -> Workload:
+        """A workload by its name or file, in its own image or in the one that ``@`` says."""
+        plain, mark, image = name.partition(IMAGE_MARK) if "/" not in name else (name, "", "")
+        try:
+            found = read_workload(plain, folder=folder, timeout=timeout)
+        except UnknownWorkloadError as error:
+            raise self._fault("workloads", error.message, error.hint) from None
+        return place_workload(found, image) if mark else found
 
     def _seed(self, new_seed: int) -> int:
         seed = self.keys.seed

@@ -441,6 +441,7 @@ def _describe_cgroups(tree: cgroup.CgroupTree | None) -> str:
 def _describe_image(image: Image) -> dict[str, object]:
     return {
         "digest": image.digest,
+        "facts": dict(image.facts),
         "packings": {
             name: {
                 "apparent": packing.apparent,

@@ -6,6 +6,7 @@ A sentence claims a difference only where the verdict does. Names stand in code 
 from dataclasses import dataclass
 
 from harness.analysis.ratios import THRESHOLD
+from harness.analysis.rebuild import is_alone, say_rebuilds
 from harness.analysis.results import Ratio, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.analysis.wording import (
@@ -54,6 +55,9 @@ def build_answer(results: Results) -> list[Statement]:
     """The opening of the report; always says something, even where nothing was measured."""
     if results.reference is None:
         return [Statement("Nothing measured", (_say_nothing(results),))]
+    rebuilds = [Statement("Rebuilding", said)] if (said := say_rebuilds(results)) else []
+    if is_alone(results):
+        return rebuilds
     workload = find_workload(results)
     statements = [
         Statement(topic.name, sentences)
@@ -61,7 +65,7 @@ def build_answer(results: Results) -> list[Statement]:
         if (sentences := _say_topic(results, topic, workload))
     ]
     emulation = _say_emulation(results)
-    return [*([emulation] if emulation else []), *statements, *_say_limits(results)]
+    return [*([emulation] if emulation else []), *statements, *rebuilds, *_say_limits(results)]
 
 
 def build_headline(results: Results) -> str:

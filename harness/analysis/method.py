@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis import rebuild
 from harness.analysis.aggregate import LEAST_BLOCKS
 from harness.analysis.ratios import THRESHOLD
 from harness.analysis.results import Results, get_list, get_mapping
@@ -35,6 +36,8 @@ class Fact:
 
 def build_method(results: Results) -> list[str]:
     """How the figures came about, in sentences."""
+    if rebuild.is_alone(results):
+        return list(rebuild.METHOD)
     plan = get_mapping(results.manifest, "plan")
     cache = str(plan.get("cache", "")) or next((o.cache for o in results.outcomes), "")
     settle = plan.get("settle")
@@ -255,7 +258,7 @@ def build_repeat(results: Results) -> str | None:
     if words[0].endswith("__main__.py") or words[0].rpartition("/")[2] == "harness":
         words = ["python", "-m", "harness", *words[1:]]
     seed = get_mapping(results.manifest, "plan").get("seed")
-    if seed is not None and "--seed" not in words and "run" in words:
+    if seed is not None and "--seed" not in words and {"run", "layers"} & set(words):
         words += ["--seed", str(seed)]
     if "--out" in words:  # that folder holds this run
         del words[words.index("--out") : words.index("--out") + 2]

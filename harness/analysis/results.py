@@ -82,6 +82,10 @@ class Results:
     def find_ratio(self, platform: str, workload: str, metric: str) -> Ratio | None:
         return self.ratios.get((platform, workload, metric))
 
+    def find_metrics(self, start: str) -> frozenset[str]:
+        """The metrics that were measured and whose names begin with ``start``."""
+        return frozenset(metric for _, _, metric, _ in self.figures if metric.startswith(start))
+
     def is_emulated(self, platform: str) -> bool:
         return self.accelerators.get(platform) == "tcg"
 

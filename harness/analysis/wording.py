@@ -23,6 +23,8 @@ PACKINGS = {
     "disk-raw-zstd": "bootable disk, raw, zstd",
     "snapshot": "memory snapshot with its disk",
     "snapshot-zstd": "memory snapshot with its disk, zstd",
+    "blocks-zstd": "changed blocks of the raw disk, zstd",
+    "overlay-zstd": "qcow2 overlay on the old disk, zstd",
 }
 """What a packing is; one that is not here is shown by its name alone."""
 

@@ -9,6 +9,7 @@ import click
 
 from harness import __version__
 from harness.cli.images import images
+from harness.cli.layers import layers
 from harness.cli.measure import clean, run
 from harness.cli.show import doctor, list_things, report
 from harness.errors import InputError
@@ -23,7 +24,7 @@ def harness() -> None:
     """Measure one workload as a container and as a virtual machine, fairly, on this host."""
 
 
-for _command in (doctor, list_things, run, report, images, clean):
+for _command in (doctor, list_things, run, layers, report, images, clean):
     harness.add_command(_command)
 
 

@@ -80,6 +80,7 @@ def run(
 ) -> int:
     """Measure, write a result folder and its report.
 
+    PLAN is a file, or the name of a plan that comes with the harness (`list plans`).
     Options go before the plan's keys, those before the defaults: 10 blocks of noop and httpd on
     every platform.
     """
@@ -94,10 +95,16 @@ def run(
         from harness.plan_file import QUICK_BLOCKS
 
         options.setdefault("blocks", QUICK_BLOCKS)
-    plan, strict = _read_plan(plan_file, options, dry=dry_run)
+    plan, strict = _read_plan(_find_plan(plan_file), options, dry=dry_run)
     if dry_run:
         return _show_plan(plan)
     return _measure(_build_order(plan, out, strict))
+
+
+def _find_plan(file: Path | None) -> Path | None:
+    from harness.plans import find_plan
+
+    return None if file is None else find_plan(file)
 
 
 def _read_plan(file: Path | None, options: dict[str, object], *, dry: bool) -> tuple["Plan", bool]:

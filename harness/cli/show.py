@@ -1,13 +1,17 @@
 """`doctor`, `list` and `report`: commands that only look."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.output import print_rows, shorten_path
 from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.images.model import Image
 
 FORMATS = ("html", "md", "pdf")
 Rows = list[dict[str, object]]
@@ -30,8 +34,8 @@ def doctor(as_json: bool, prove: bool, start_engines: bool) -> int:
 @click.command("list")
 @click.argument(
     "things",
-    metavar="platforms|workloads|images|metrics",
-    type=click.Choice(["platforms", "workloads", "images", "metrics"]),
+    metavar="platforms|workloads|images|metrics|plans",
+    type=click.Choice(["platforms", "workloads", "images", "metrics", "plans"]),
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def list_things(things: str, as_json: bool) -> None:
@@ -41,6 +45,7 @@ def list_things(things: str, as_json: bool) -> None:
         "workloads": _list_workloads,
         "images": _list_images,
         "metrics": _list_metrics,
+        "plans": _list_plans,
     }
     rows = builders[things]()
     if things == "metrics" and not as_json:
@@ -77,15 +82,36 @@ def _list_images() -> Rows:
     from harness.images.catalog import list_images
     from harness.images.recipes import RECIPES
 
-    built = {image.name: image.digest for image in list_images()}
+    built = {image.name: image for image in list_images()}
     return [
         {
             "image": name,
-            "digest": built.get(name),
+            "digest": built[name].digest if name in built else None,
+            **{fact: _find_fact(built.get(name), fact) for fact in ("packages", "files")},
             "description": RECIPES[name].summary if name in RECIPES else "imported",
         }
         for name in sorted({*RECIPES, *built})
     ]
+
+
+def _find_fact(image: "Image | None", fact: str) -> int | None:
+    return None if image is None else image.facts.get(fact)
+
+
+def _list_plans() -> Rows:
+    from harness.inputs import read_toml
+    from harness.plans import FOLDER, list_plans
+
+    plans = {name: read_toml(FOLDER / f"{name}.toml") for name in list_plans()}
+    return [
+        {"plan": name, "platforms": _join(keys, "platforms"), "workloads": _join(keys, "workloads")}
+        for name, keys in plans.items()
+    ]
+
+
+def _join(keys: Mapping[str, object], key: str) -> str:
+    found = keys.get(key, ())
+    return ", ".join(map(str, found)) if isinstance(found, list) else ""
 
 
 def _list_metrics() -> Rows:

@@ -72,7 +72,8 @@ class System:
 
 def is_system(image: str) -> bool:
     """Whether the image of that name is a Debian system that packages can be added to."""
-    return image in RECIPES and RECIPES[image].variant == "minbase"
+    recipe = RECIPES.get(image)
+    return recipe is not None and recipe.variant == "minbase" and recipe.closure is None
 
 
 def build_system(

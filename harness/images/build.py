@@ -6,9 +6,11 @@ from pathlib import Path
 from harness.errors import HostError
 from harness.images import apt
 from harness.images.archive import read_content, read_tar
+from harness.images.closure import select_closure
+from harness.images.programs import compile_program
 from harness.images.recipes import EPOCH, Recipe
 from harness.images.rooted import require_owners, require_tools, run_rooted
-from harness.images.rootfs import Entry, build_symlink, finish_tree, select_entries
+from harness.images.rootfs import Entry, build_file, build_symlink, finish_tree, select_entries
 from harness.images.workshop import Progress, require_space
 from harness.process import run_command
 
@@ -21,18 +23,27 @@ def build_tree(
     recipe: Recipe, sources: apt.Sources, agent: Path, folder: Path, progress: Progress
 ) -> dict[str, Entry]:
     """Build ``recipe`` in the scratch folder ``folder``; the entries' content stays there."""
-    require_tools("mmdebstrap", "apt-get", "dpkg")
     require_owners()
     require_space(folder, recipe.space)
+    tree = _unpack(recipe, sources, folder, progress) if recipe.variant else {}
+    if recipe.applets:
+        tree |= read_applets(tree, folder)
+    tree |= compile_programs(recipe, folder)
+    files = {path: text.replace("{suite}", sources.suite) for path, text in recipe.files.items()}
+    return finish_tree(tree, agent, files)
+
+
+def _unpack(
+    recipe: Recipe, sources: apt.Sources, folder: Path, progress: Progress
+) -> dict[str, Entry]:
+    """What the recipe keeps of its Debian packages."""
+    require_tools("mmdebstrap", "apt-get", "dpkg")
     apt.require_keyring(sources)
     progress(f"{recipe.name}: unpacking Debian {sources.suite} packages")
     raw = folder / "packages.tar"
     run_mmdebstrap(recipe, sources, folder, raw)
     tree = select_entries(read_tar(raw), recipe)
-    if recipe.applets:
-        tree |= read_applets(tree, folder)
-    files = {path: text.replace("{suite}", sources.suite) for path, text in recipe.files.items()}
-    return finish_tree(tree, agent, files)
+    return select_closure(tree, recipe.closure) if recipe.closure else tree
 
 
 def build_mmdebstrap(
@@ -76,6 +87,17 @@ def run_mmdebstrap(
             f"image {recipe.name}: mmdebstrap failed: {apt.find_reason(done.stderr)}",
             hint="is the Debian mirror reachable, and is there space on the disk?",
         )
+
+
+def compile_programs(recipe: Recipe, folder: Path) -> dict[str, Entry]:
+    """The recipe's own programs, compiled in ``folder``."""
+    found = {}
+    for number, (path, program) in enumerate(recipe.programs.items()):
+        source, out = folder / f"program{number}.c", folder / f"program{number}"
+        source.write_text(program.source)
+        compile_program(source, out, shared=program.shared)
+        found[path] = build_file(path, out.read_bytes(), 0o755)
+    return found
 
 
 def read_applets(tree: dict[str, Entry], folder: Path) -> dict[str, Entry]:

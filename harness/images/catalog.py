@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.images import apt, store
 from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
+from harness.images.facts import count_facts
 from harness.images.importer import read_source
 from harness.images.importer_unpack import LIMIT
 from harness.images.model import Image, ImageConfig
@@ -181,7 +182,7 @@ def _pack(
     built.mkdir()
     size, holes = sum_sizes(tree), sum_holes(tree)
     packings = write_packings(tar, digest, len(tree), size, built, progress, holes)
-    image = Image(name, digest, built, packings, config, origin == store.IMPORT)
+    image = Image(name, digest, built, packings, config, origin == store.IMPORT, count_facts(tree))
     published = store.publish(store.Record(image, origin, inputs), replace_same)
     progress(f"{name}: {store.short_digest(digest)} is ready")
     return published.image

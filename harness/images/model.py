@@ -50,6 +50,8 @@ class Image:
     Every packing is made from that tar; its tree has the agent at ``/.harness/agent`` and the
     empty folder ``/.harness/run`` for the channel. ``config`` is None where the image came without
     one: recipes, folders and tarballs. ``imported`` images have their trees compared before a run.
+    ``facts`` are what can be counted in it (`facts.count_facts`); images made by older releases
+    have none.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Image:
     packings: Mapping[str, Packing]
     config: ImageConfig | None = None
     imported: bool = False
+    facts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tree(self) -> Path:

@@ -55,6 +55,24 @@ def build_compile(
     return [*compiler, *_FLAGS, f"-ffile-prefix-map={sources}=.", "-o", str(out), str(source)]
 
 
+def compile_program(source: Path, out: Path, *, shared: bool = False) -> None:
+    """Compile one other program: static, or ``shared`` with musl's libc; raises HostError."""
+    compiler = require_compiler()
+    if shared and compiler[0] != "musl-gcc":
+        raise HostError(
+            f"{source.name} cannot be linked with musl: musl-gcc is not installed",
+            hint="install the package musl-tools",
+        )
+    words = build_compile(compiler, source, out, source.parent)
+    _run_compiler([word for word in words if not (shared and word == "-static")], source)
+
+
+def _run_compiler(command: Sequence[str], source: Path) -> None:
+    done = run_command(command, timeout=120, check=False, env=_ENVIRONMENT)
+    if done.returncode != 0:
+        raise HostError(f"{source.name} cannot be compiled: {_find_error(done.stderr)}")
+
+
 def _compile_into(folder: Path, compiler: Sequence[str], sources: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as name:
@@ -62,10 +80,7 @@ def _compile_into(folder: Path, compiler: Sequence[str], sources: Path) -> None:
         built.mkdir()
         for program in NAMES:
             source = sources / f"{program}.c"
-            command = build_compile(compiler, source, built / program, sources)
-            done = run_command(command, timeout=120, check=False, env=_ENVIRONMENT)
-            if done.returncode != 0:
-                raise HostError(f"{source.name} cannot be compiled: {_find_error(done.stderr)}")
+            _run_compiler(build_compile(compiler, source, built / program, sources), source)
         try:
             os.rename(built, folder)
         except OSError:

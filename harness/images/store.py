@@ -85,6 +85,7 @@ def read_record(folder: Path) -> Record | None:
             packings,
             parse_config(document.get("config")),
             document["origin"] == IMPORT,
+            document.get("facts", {}),
         )
         record = Record(image, document["origin"], document["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,6 +142,7 @@ def format_record(record: Record) -> str:
         "digest": image.digest,
         "origin": record.origin,
         "inputs": dict(record.inputs),
+        "facts": dict(image.facts),
         "packings": packings,
         **({"config": asdict(image.config)} if image.config else {}),
     }

@@ -12,7 +12,9 @@ from harness import doctor, system
 from harness.__main__ import main
 from harness.cli.output import format_columns, format_tree
 from harness.drivers import PLATFORMS
+from harness.images.recipes import RECIPES
 from harness.metrics import METRICS
+from harness.plans import list_plans
 from harness.workloads import list_workloads
 
 ROOT = Path(__file__).parents[2]
@@ -153,11 +155,35 @@ def test_a_list_has_everything_for_people_and_for_scripts(
 
 def test_list_images_has_the_recipes_before_anything_is_built(tmp_path: Path) -> None:
     done = run_harness("list", "images", "--json", HARNESS_CACHE=str(tmp_path))
-    assert {row["image"]: row["digest"] for row in json.loads(done.stdout)} == {
-        "python": None,
-        "slim": None,
-        "tiny": None,
-    }
+    rows = json.loads(done.stdout)
+    assert {row["image"]: row["digest"] for row in rows} == dict.fromkeys(RECIPES)
+
+
+def test_list_plans_has_those_that_come_with_the_harness() -> None:
+    assert [row["plan"] for row in json.loads(run_harness("list", "plans", "--json").stdout)] == (
+        list_plans()
+    )
+
+
+def test_a_plan_of_the_harness_is_run_by_its_name() -> None:
+    for name in ("base-ladder", "base-ladder.toml"):
+        shown = run_harness("run", name, "--dry-run").stdout
+        assert "pyapp@pyapp-distroless" in shown and "web-scratch" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "base-lader"], "did you mean 'base-ladder'?"),
+        (["run", "--workload", "noop@nothing"], "there is no image 'nothing'"),
+        (["run", "--workload", "noop@slim", "--image", "tiny"], "'noop@slim' says its image"),
+        (["layers", "--repeats", "0"], "--repeats"),
+    ],
+)
+def test_a_wrong_plan_or_image_is_one_line_with_the_remedy(words: list[str], said: str) -> None:
+    done = run_harness(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 # ---- doctor ------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ STORE = ("harness.store*",)
 ANALYSE = ("harness.analysis*",)
 WIRING = (
     "harness.session",
+    "harness.rebuild_session",
     "harness.dry_run",
     "harness.doctor",
     "harness.proof",

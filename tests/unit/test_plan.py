@@ -248,7 +248,11 @@ def test_a_workload_of_the_harness_is_named_like_its_file(name: str) -> None:
 
 def test_only_a_workload_with_a_port_needs_a_network() -> None:
     workloads = [read_workload(name, folder=Path(), timeout=60) for name in list_workloads()]
-    assert [workload.name for workload in workloads if workload.network] == ["httpd"]
+    assert [workload.name for workload in workloads if workload.network] == [
+        "httpd",
+        "pyapp",
+        "webserver",
+    ]
 
 
 # ---- the schedule ------------------------------------------------------------------------------

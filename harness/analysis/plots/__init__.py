@@ -2,6 +2,7 @@
 
 from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
+from harness.analysis.plots.rebuild import draw_rebuilds
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
 from harness.analysis.plots.spread import draw_ecdf
 from harness.analysis.plots.startup import draw_milestones, draw_phases
@@ -21,6 +22,7 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
         "disk": [draw_disk(results, each) for each in results.one_per_image],
         "portability": [draw_portability(results, each) for each in results.one_per_image],
         "run": [draw_drift(results)],
+        "rebuild": [draw_rebuilds(results)],
     }
     return {
         name: [drawing for drawing in drawings if drawing is not None]

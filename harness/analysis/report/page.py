@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import ladder, machines, method, space, tables
+from harness.analysis import bases, ladder, machines, method, rebuild, space, tables
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -121,7 +121,34 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     sections = tuple(
         replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
     )
-    return (sections[0], *([ladders] if ladders else []), *sections[1:])
+    figure = next(iter(drawings.get("rebuild", ())), None)
+    further = [
+        _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
+        _build_extra(
+            "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
+        ),
+    ]
+    found = [each for each in further if each is not None]
+    if rebuild.is_alone(results):
+        return tuple(found)
+    return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
+
+
+_BASES = (
+    "The same application on different base images: what lies around it decides how much there is "
+    "to store, to move and to keep up to date; less so, how fast it starts."
+)
+
+
+def _build_extra(
+    anchor: str, title: str, lead: str, drawing: Drawing | None, table: Table | None
+) -> Section | None:
+    """A chapter of one figure and one table; None for a run that has nothing to show there."""
+    if table is None:
+        return None
+    exhibits = [Exhibit(drawing, ())] if drawing else []
+    exhibits.append(Exhibit(None, (table,), folded=False))
+    return Section(anchor, title, lead, tuple(exhibits))
 
 
 def _build_ladders(results: Results) -> Section | None:

@@ -1,0 +1,1 @@
+"""What a change costs: rebuilding a container image by layers, and a virtual machine's disk."""
