@@ -33,7 +33,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked."""
+    """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked.
+
+    ``bandwidths`` are bits per second, ``delay`` and ``repeats`` those of the moves.
+    """
 
     platforms: tuple[str, ...]
     aa: tuple[str, ...]
@@ -52,6 +55,10 @@ class Plan:
     start_engines: bool = False
     docker_host: str | None = None
     minimum: bool = False
+    moves: bool = False
+    bandwidths: tuple[int, ...] = ()
+    delay: float = 0.0
+    repeats: int = 3
 
 
 @dataclass(frozen=True, slots=True)
