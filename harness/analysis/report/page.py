@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import ladder, machines, method, tables
+from harness.analysis import ladder, machines, method, moves, tables
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -121,7 +121,21 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     sections = tuple(
         replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
     )
+    sections = tuple(
+        _add_moves(each, results, drawings["moves"]) if each.anchor == "portability" else each
+        for each in sections
+    )
     return (sections[0], *([ladders] if ladders else []), *sections[1:])
+
+
+def _add_moves(section: Section, results: Results, drawings: Sequence[Drawing]) -> Section:
+    """The same section with what moves to another host took, where that was measured."""
+    found = tuple(moves.build_tables(results))
+    drawing = drawings[0] if drawings else None
+    if not found and drawing is None:
+        return section
+    exhibit = Exhibit(drawing, found, folded=False)
+    return replace(section, exhibits=(*section.exhibits, exhibit))
 
 
 def _build_ladders(results: Results) -> Section | None:
