@@ -12,6 +12,7 @@ from harness.analysis.wording import (
     format_figure,
     format_share,
     quote,
+    split_figure,
 )
 from harness.units import parse_bandwidth
 
@@ -84,7 +85,10 @@ def _build_row(
     results: Results, scenario: str, way: Way, shares: Mapping[tuple[str, str, str], float]
 ) -> Row:
     def find(metric: str, phase: str) -> Cell:
-        return build_cell(results.find(way.platform, way.workload, metric, phase))
+        figure = results.find(way.platform, way.workload, metric, phase)
+        if figure is not None and figure.unit == "B":  # noise of the host changes no byte
+            return Cell(*split_figure(figure))
+        return build_cell(figure)
 
     seconds = f"portability.{scenario}_seconds"
     share = shares.get((way.platform, scenario, way.phase))

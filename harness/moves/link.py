@@ -44,14 +44,19 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went towards one end of the link: ``wire`` with every packet's headers, as shaped, and
-    ``interface`` as the receiving interface counts."""
+    """What went towards one end of the link: ``wire`` bytes in ``packets``, with the headers of
+    each, as shaped; and ``interface`` bytes as the receiving interface counts."""
 
-    wire: int
-    interface: int
+    wire: int = 0
+    packets: int = 0
+    interface: int = 0
 
     def since(self, before: "Traffic") -> "Traffic":
-        return Traffic(self.wire - before.wire, self.interface - before.interface)
+        return Traffic(
+            self.wire - before.wire,
+            self.packets - before.packets,
+            self.interface - before.interface,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +160,24 @@ def start_link() -> Iterator[Link]:
         yield link
 
 
-def find_delay_fault(link: Link) -> str | None:
-    """Why this kernel cannot delay packets; None if it can. It is tried."""
+def find_link_fault() -> str | None:
+    """Why no shaped link can be had here; None if it can. It is tried."""
     try:
-        link.server.run(
-            "tc", "qdisc", "replace", "dev", link.server.device, "root", "netem", "delay", "1ms"
-        )
-    except HostError as error:
-        return f"this kernel has no netem ({error.message})"
+        with start_link() as link:
+            link.shape(Speed(10**9))
+    except (HostError, OSError) as error:
+        return f"this host cannot shape a link: {error}"
+    return None
+
+
+def find_delay_fault() -> str | None:
+    """Why packets cannot be delayed here; None if they can. It is tried."""
+    try:
+        with start_link() as link:
+            device = link.server.device
+            link.server.run("tc", "qdisc", "add", "dev", device, "root", "netem", "delay", "1ms")
+    except (HostError, OSError):
+        return "this kernel has no netem"
     return None
 
 
@@ -196,12 +211,13 @@ def _start_network() -> Iterator[int]:
 def _read_traffic(sender: Host, receiver: Host) -> Traffic:
     shaped = sender.run("tc", "-s", "-j", "qdisc", "show", "dev", sender.device, "root")
     seen = receiver.run("ip", "-s", "-j", "link", "show", "dev", receiver.device)
-    return Traffic(parse_shaped(shaped.stdout), parse_received(seen.stdout))
+    return Traffic(*parse_shaped(shaped.stdout), parse_received(seen.stdout))
 
 
-def parse_shaped(text: str) -> int:
-    """Bytes that left a device's outermost discipline, from ``tc -s -j qdisc show``."""
-    return int(json.loads(text)[0]["bytes"])
+def parse_shaped(text: str) -> tuple[int, int]:
+    """(bytes, packets) that left a device's outermost discipline, from ``tc -s -j qdisc show``."""
+    found = json.loads(text)[0]
+    return int(found["bytes"]), int(found["packets"])
 
 
 def parse_received(text: str) -> int:

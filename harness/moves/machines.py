@@ -113,7 +113,8 @@ class ChunkMove(DiskMove):
         source = f"http://{site.link.server.address}:{FILES_PORT}/{self.root}"
         seed = [f"--seed={self.disks[scenario.present]}"] if scenario.present else []
         argv = build_casync(source, scenario.moved, seed, site.folder / _DISK)
-        run_command(site.link.client.wrap(argv), timeout=site.wait)
+        environment = {"TMPDIR": str(site.folder)}  # else chunks would lie in /var/tmp
+        run_command(site.link.client.wrap(argv), timeout=site.wait, env=environment)
 
     def list_parts(self, _scenario: Scenario) -> list[str]:
         return []

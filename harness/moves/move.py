@@ -37,8 +37,8 @@ class Account:
 
     seconds: dict[str, float] = field(default_factory=dict)
     body: int = 0
-    down: Traffic = field(default_factory=lambda: Traffic(0, 0))
-    up: Traffic = field(default_factory=lambda: Traffic(0, 0))
+    down: Traffic = field(default_factory=Traffic)
+    up: Traffic = field(default_factory=Traffic)
     read: int | None = None
     whole: int | None = None
     accelerator: str = NO_ACCELERATOR
@@ -208,6 +208,7 @@ def build_details(order: Order, account: Account) -> dict[str, object]:
         "link": order.speed.label,
         "body_bytes": account.body,
         "link_bytes": account.down.wire,
+        "link_packets": account.down.packets,
         "interface_bytes": account.down.interface,
         "link_bytes_up": account.up.wire,
         "overhead_share": round(account.down.wire / account.body - 1, 6) if account.body else None,

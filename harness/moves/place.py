@@ -36,6 +36,10 @@ class Place:
             self.offers[key] = self._write(driver, image)
         return self.offers[key][packing]
 
+    def is_whole(self) -> bool:
+        """Whether every server still runs."""
+        return all(service.find_fault() is None for service in self.services.values())
+
     def _write(self, driver: Driver, image: Image) -> dict[str, Method]:
         name = f"{driver.name}-{image.name}"
         packings = stock.list_packings(driver.name)
@@ -49,9 +53,12 @@ class Place:
 
 @contextlib.contextmanager
 def start_place(
-    folder: Path, needed: set[str], say: Callable[[str], None], *, chunks: bool
+    folder: Path, needed: set[str], chunks: bool, say: Callable[[str], None]
 ) -> Iterator[Place]:
-    """The link and the servers in ``needed``, with all files in the new folder ``folder``."""
+    """The link and the servers in ``needed``, with all files in the new folder ``folder``.
+
+    ``chunks`` says whether machines' disks are offered in chunks too.
+    """
     folder.mkdir()
     _root(folder).mkdir()
     with contextlib.ExitStack() as stack:

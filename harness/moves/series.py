@@ -7,15 +7,15 @@ gives, so that medians have intervals and a slow minute of the host does not mee
 import contextlib
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.drivers.base import Driver
-from harness.errors import HarnessError, HostError
+from harness.errors import HarnessError
 from harness.model import Outcome
 from harness.moves import move
 from harness.moves.containers import COMPRESSIONS, REGISTRY
-from harness.moves.link import Speed, find_delay_fault, start_link
+from harness.moves.link import Speed, find_delay_fault, find_link_fault
 from harness.moves.machines import FILES
 from harness.moves.model import SCENARIOS
 from harness.moves.place import Place, start_place
@@ -29,14 +29,20 @@ from harness.system import find_command
 DETAIL = "move"
 """The key of an outcome's details that says that it is a move."""
 
-_PROGRAMS = {"docker-registry": "docker-registry", "skopeo": "skopeo", "tc": "iproute2",
+_LINK = ("nsenter", "tc")
+_CONTAINER = ("docker-registry", "skopeo")
+_MACHINE = ("debugfs",)
+_PACKAGES = {"docker-registry": "docker-registry", "skopeo": "skopeo", "tc": "iproute2",
              "nsenter": "util-linux", "casync": "casync", "debugfs": "e2fsprogs"}  # fmt: skip
 """Programs of moves, and the packages that have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move to come; ``scheduled`` has its number, repeat, platform and workload."""
+    """One move to come; ``scheduled`` has its number, repeat, platform and workload.
+
+    After the ``cold`` ones a second start tells what a start reads.
+    """
 
     scheduled: ScheduledTrial
     scenario: str
@@ -50,79 +56,88 @@ def build_moves(plan: Plan, drivers: Mapping[str, Driver], number: int) -> list[
     if not plan.moves:
         return []
     speeds = [Speed(each, plan.delay) for each in plan.bandwidths]
-    pairs = [
-        (name, work) for name in drivers if (work := _find_workload(plan, name, drivers[name]))
-    ]
+    found = {name: _find_workload(plan, name, driver) for name, driver in drivers.items()}
     kinds = [
         (platform, workload, scenario, packing, speed)
-        for platform, workload in pairs
+        for platform, workload in found.items()
+        if workload is not None
         for packing in list_packings(platform)
         for scenario in SCENARIOS
         for speed in speeds
     ]
-    found: list[Move] = []
+    moves: list[Move] = []
     for repeat in range(plan.repeats):
         shuffled = list(kinds)
         random.Random(f"{plan.seed}:moves:{repeat}").shuffle(shuffled)
         for order, (platform, workload, scenario, packing, speed) in enumerate(shuffled):
-            trial = number + repeat * len(kinds) + order
-            scheduled = ScheduledTrial(repeat, trial, order, platform, workload, warmup=False)
+            scheduled = ScheduledTrial(
+                repeat, number + len(moves), order, platform, workload, warmup=False
+            )
             cold = (scenario, packing, speed) == ("first", list_packings(platform)[0], speeds[0])
-            found.append(Move(scheduled, scenario, packing, speed, cold))
-    return found
+            moves.append(Move(scheduled, scenario, packing, speed, cold))
+    return moves
 
 
 def _find_workload(plan: Plan, platform: str, driver: Driver) -> str | None:
     """The plan's first workload that a platform runs; None for a platform that does not move."""
-    if platform not in PLATFORMS:
+    if platform not in PLATFORMS or _is_apart(plan, driver):
         return None
     fitting = (each for each in plan.workloads if runs_on(each, platform))
     found = (each.name for each in fitting if not (each.network and driver.no_network))
     return next(found, None)
 
 
+def _is_apart(plan: Plan, driver: Driver) -> bool:
+    """Whether a libvirt other than the run's own has the machines: it has its own disks too."""
+    return driver.kind == "vm" and plan.connection is not None
+
+
+# ---- what this host cannot do ----------------------------------------------------------------
+
+
 def list_unmovable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
     """A line for each part of the moves that this host cannot do; none without moves."""
     if not plan.moves:
         return []
-    if not any(name in PLATFORMS for name in drivers):
-        return [f"moves: none of the platforms is one of {', '.join(PLATFORMS)}"]
+    apart = [name for name in PLATFORMS if name in drivers and _is_apart(plan, drivers[name])]
+    lines = [f"moves of {name}: its disks are those of {plan.connection}" for name in apart]
+    moves = build_moves(replace(plan, repeats=1), drivers, 0)
+    if not moves:
+        return lines or [f"moves: none of the platforms is one of {', '.join(PLATFORMS)}"]
+    if fault := find_missing(_LINK) or find_link_fault():
+        return [*lines, f"moves: {fault}"]
     faults: dict[str, list[str]] = {}
-    for each in build_moves(replace(plan, repeats=1), drivers, 0):
-        if fault := find_fault(each):
+    for each in moves:
+        if fault := find_fault(each.packing):
             faults.setdefault(fault, []).append(each.packing)
-    lines = [f"moves by {', '.join(dict.fromkeys(names))}: {fault}"
-             for fault, names in faults.items()]  # fmt: skip
-    if plan.delay and (fault := _find_netem_fault()):
+    for fault, packings in faults.items():
+        lines.append(f"moves by {', '.join(sorted(set(packings)))}: {fault}")
+    if plan.delay and (fault := find_delay_fault()):
         lines.append(f"moves with a delay: {fault}")
     return lines
 
 
-def _find_netem_fault() -> str | None:
-    try:
-        with start_link() as link:
-            return find_delay_fault(link)
-    except HostError as error:
-        return error.message
+def find_fault(packing: str) -> str | None:
+    """Why a packing cannot move here for want of a program; None if it can."""
+    if packing in COMPRESSIONS:
+        return find_missing(_CONTAINER)
+    return find_missing((*_MACHINE, *(["casync"] if packing == "casync" else [])))
 
 
-def find_fault(each: Move) -> str | None:
-    """Why this host cannot do a move; None if it can."""
-    needed = ["nsenter", "tc"]
-    if each.packing in COMPRESSIONS:
-        needed += ["docker-registry", "skopeo"]
-    else:
-        needed += ["debugfs", *(["casync"] if each.packing == "casync" else [])]
-    missing = next((name for name in needed if find_command(name) is None), None)
+def find_missing(programs: Iterable[str]) -> str | None:
+    """The first of ``programs`` that is not installed, with its package; None if all are."""
+    missing = next((name for name in programs if find_command(name) is None), None)
     if missing is None:
         return None
-    return f"{missing} is not installed; the package is called {_PROGRAMS[missing]}"
+    return f"{missing} is not installed; the package is called {_PACKAGES[missing]}"
 
 
 def choose_moves(moves: Sequence[Move]) -> list[Move]:
     """Those that this host can do, without a delay where the kernel has none to give."""
-    found = [each for each in moves if find_fault(each) is None]
-    if any(each.speed.delay for each in found) and _find_netem_fault():
+    if not moves or find_missing(_LINK) or find_link_fault():
+        return []
+    found = [each for each in moves if find_fault(each.packing) is None]
+    if any(each.speed.delay for each in found) and find_delay_fault():
         return [replace(each, speed=replace(each.speed, delay=0.0)) for each in found]
     return found
 
@@ -131,24 +146,26 @@ def choose_moves(moves: Sequence[Move]) -> list[Move]:
 
 
 def run_moves(moves: Sequence[Move], bench: Bench, say: Callable[[str], None]) -> Iterator[Outcome]:
-    """Yield the outcome of each move as it ends; after a failure the servers are started anew."""
-    needed = {REGISTRY if each.packing in COMPRESSIONS else FILES for each in moves}
-    chunks = any(each.packing == "casync" for each in moves)
+    """Yield the outcome of each move as it ends; servers that have ended are started anew."""
     waiting = list(moves)
     while waiting:
         folder = bench.scratch / f"moves-{waiting[0].scheduled.trial}"
         with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
-                place = stack.enter_context(start_place(folder, needed, say, chunks=chunks))
+                place = stack.enter_context(start_place(folder, *_list_needs(waiting), say))
             except (HarnessError, OSError) as error:
                 yield _build_failed(waiting.pop(0), bench, error)
                 continue
-            while waiting:
-                outcome = run_one(waiting.pop(0), bench, place)
-                yield outcome
-                if outcome.status == "failed":
-                    break
-        shutil.rmtree(folder, ignore_errors=True)
+            while waiting and place.is_whole():
+                yield run_one(waiting.pop(0), bench, place)
+
+
+def _list_needs(moves: Sequence[Move]) -> tuple[set[str], bool]:
+    """The servers that moves need, and whether some of them need chunks."""
+    packings = {each.packing for each in moves}
+    services = {REGISTRY if packing in COMPRESSIONS else FILES for packing in packings}
+    return services, "casync" in packings
 
 
 def run_one(each: Move, bench: Bench, place: Place) -> Outcome:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,7 +125,11 @@ def build_skopeo_environment(home: Path) -> dict[str, str]:
 
     The first variable is how containers/storage tells its children that root is no root.
     """
-    return {"_CONTAINERS_ROOTLESS_UID": "1", "XDG_DATA_HOME": str(home)}
+    return {
+        "_CONTAINERS_ROOTLESS_UID": "1",
+        "XDG_DATA_HOME": str(home),
+        "TMPDIR": str(home.parent),
+    }
 
 
 def push_layout(host: Host, layout: Path, tag: str, home: Path) -> None:
@@ -135,9 +140,21 @@ def push_layout(host: Host, layout: Path, tag: str, home: Path) -> None:
     run_command(host.wrap(argv), timeout=_PUSH_S, env=build_skopeo_environment(home))
 
 
-def pull_layout(client: Host, server: Host, tag: str, layout: Path, home: Path, wait: float) -> str:
+def pull_layout(
+    client: Host, server: Host, tag: str, layout: Path, home: Path, wait: float
+) -> None:
     """Pull into an OCI layout, over the link; blobs that are there are not fetched again."""
     target = f"oci:{layout}:latest"
     source = build_reference(server, tag)
     argv = ["skopeo", "copy", "--insecure-policy", "--src-tls-verify=false", source, target]
-    return run_command(client.wrap(argv), timeout=wait, env=build_skopeo_environment(home)).stdout
+    environment = build_skopeo_environment(home)
+    done = run_command(client.wrap(argv), timeout=wait, env=environment, check=False)
+    if done.returncode != 0:
+        raise TrialError(f"skopeo could not pull: {find_skopeo_reason(done.stderr)}")
+
+
+def find_skopeo_reason(text: str) -> str:
+    """Why skopeo failed: the message of the last line that it logged."""
+    lines = text.strip().splitlines() or ["it said nothing"]
+    found = re.search(r'msg="(.*)"$', lines[-1])
+    return found[1].replace('\\"', '"') if found else lines[-1]

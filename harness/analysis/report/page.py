@@ -122,7 +122,9 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
     )
     sections = tuple(
-        _add_moves(each, results, drawings["moves"]) if each.anchor == "portability" else each
+        _add_moves(each, results, drawings.get("moves", ()))
+        if each.anchor == "portability"
+        else each
         for each in sections
     )
     return (sections[0], *([ladders] if ladders else []), *sections[1:])
