@@ -121,10 +121,9 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     sections = tuple(
         replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
     )
+    drawn = drawings.get("moves", ())
     sections = tuple(
-        _add_moves(each, results, drawings.get("moves", ()))
-        if each.anchor == "portability"
-        else each
+        _add_moves(each, results, drawn) if each.anchor == "portability" else each
         for each in sections
     )
     return (sections[0], *([ladders] if ladders else []), *sections[1:])
