@@ -4,6 +4,7 @@ Nothing is fetched or started, and no image is built. Where an image or the gues
 there yet, its place in the cache is shown all the same.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.drivers import load_driver
@@ -15,6 +16,7 @@ from harness.images.model import GuestKernel, Image, Packing
 from harness.images.pack import PATHS
 from harness.images.programs import build_programs
 from harness.minimum import build_searches
+from harness.moves.series import build_moves
 from harness.paths import cache_dir, scratch_root
 from harness.plan import Plan, ScheduledTrial, build_document, build_schedule
 from harness.runner import Bench, build_spec
@@ -46,6 +48,10 @@ def build_preview(plan: Plan) -> dict[str, object]:
     if searches := build_searches(plan, drivers, len(schedule), grouped=True):
         names = (f"{each.platform} {each.workload}" for each in searches)
         preview["searches for the smallest memory"] = ", ".join(names)
+    if moves := build_moves(replace(plan, repeats=1), drivers, len(schedule)):
+        ways = (f"{m.scheduled.platform} {m.scenario} by {m.packing} at {m.speed.label}"
+                for m in moves)  # fmt: skip
+        preview[f"moves, {plan.repeats} times"] = ", ".join(ways)
     return {**preview, "cannot run here": problems} if problems else preview
 
 

@@ -77,12 +77,15 @@ def set_dumpable() -> None:
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
 
 
-def read_resident_pages(file: int, size: int) -> tuple[int, int]:
-    """(resident, all) pages of an open file of ``size`` bytes in the page cache."""
+def read_resident_pages(file: int, size: int, offset: int = 0) -> tuple[int, int]:
+    """(resident, all) pages of ``size`` bytes of an open file in the page cache.
+
+    They begin at ``offset``, a multiple of a page.
+    """
     pages = -(-size // mmap.PAGESIZE)
     if pages == 0:
         return 0, 0
-    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
+    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, offset)
     if address is None or address == ctypes.c_void_p(-1).value:
         _check(-1, "mmap")
     try:

@@ -131,6 +131,43 @@ _TABLE = (
            "blobs with digests that the old image has not, layers compressed as a registry gets "
            "them, config and manifest too; or files that hold the disk or its changed 64 KiB "
            "blocks"),
+    Metric("portability.first_app", "portability", "B", True, False,
+           "The same for the image with a small application on it, as the moves of a run count it",
+           "bodies in the logs of the registry or HTTP server; phase names the packing"),
+    Metric("portability.shared_base", "portability", "B", True, False,
+           "Bytes to move to a host that has another application on the same base",
+           "bodies in the logs of the registry or HTTP server; phase names the packing"),
+    Metric("portability.update", "portability", "B", True, False,
+           "Bytes to move to a host that has an earlier release: one of its files has changed",
+           "bodies in the logs of the registry or HTTP server; phase names the packing"),
+    Metric("portability.first_link", "portability", "B", True, False,
+           "Bytes that the link carried to a host that has nothing"
+           ", with the headers of every packet",
+           "the link's token bucket; phase: PACKING@LINK"),
+    Metric("portability.shared_base_link", "portability", "B", True, False,
+           "Bytes that the link carried to a host that has another application on the same base"
+           ", with the headers of every packet",
+           "the link's token bucket; phase: PACKING@LINK"),
+    Metric("portability.update_link", "portability", "B", True, False,
+           "Bytes that the link carried to a host that has an earlier release"
+           ", with the headers of every packet",
+           "the link's token bucket; phase: PACKING@LINK"),
+    Metric("portability.first_seconds", "portability", "s", True, False,
+           "From the first request to `ready` on a host that has nothing",
+           "host CLOCK_MONOTONIC over a shaped link; phase: PACKING@LINK, and with /transfer, "
+           "/unpack and /start its parts"),
+    Metric("portability.shared_base_seconds", "portability", "s", True, False,
+           "From the first request to `ready` on a host that has another application on the base",
+           "host CLOCK_MONOTONIC over a shaped link; phase: PACKING@LINK, and with /transfer, "
+           "/unpack and /start its parts"),
+    Metric("portability.update_seconds", "portability", "s", True, False,
+           "From the first request to `ready` on a host that has an earlier release",
+           "host CLOCK_MONOTONIC over a shaped link; phase: PACKING@LINK, and with /transfer, "
+           "/unpack and /start its parts"),
+    Metric("portability.start_read", "portability", "B", True, False,
+           "Bytes of the unpacked image that a cold start brings into memory, read-ahead included; "
+           "phase `whole`: all that it has",
+           "mincore(2) over its files before and after a start"),
     Metric("channel.round_trip", "channel", "s", None, False,
            "Median round trip of one byte between host and agent; half of it is the measurement "
            "error of a milestone, and is never subtracted",

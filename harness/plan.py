@@ -39,7 +39,10 @@ IMAGE_MARK = "@"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked."""
+    """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked.
+
+    ``bandwidths`` are bits per second, ``delay`` and ``repeats`` those of the moves.
+    """
 
     platforms: tuple[str, ...]
     aa: tuple[str, ...]
@@ -59,6 +62,10 @@ class Plan:
     docker_host: str | None = None
     minimum: bool = False
     allow_different_trees: bool = False
+    moves: bool = False
+    bandwidths: tuple[int, ...] = ()
+    delay: float = 0.0
+    repeats: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from harness.errors import InputError
 from harness.inputs import Origin, build_error, convert_keys, read_toml
 from harness.model import CacheState
 from harness.plan import IMAGE_MARK, Plan, build_arms, build_variants, place_workload
-from harness.units import parse_duration, parse_size
+from harness.units import format_bandwidth, parse_bandwidth, parse_duration, parse_size
 from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
 
@@ -210,6 +210,35 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=[True],
         ),
     ] = False
+    moves: Annotated[
+        bool,
+        Meta(
+            description="After the trials, move the image with a small application to a host that "
+            "lacks it, over a shaped link: bytes and seconds to `ready` of `namespace`, "
+            "`vm-direct` and `vm-disk`",
+            examples=[True],
+        ),
+    ] = False
+    bandwidths: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="Bandwidths of that link",
+            examples=[["100Mbit", "1Gbit"]],
+        ),
+    ] = ("100Mbit", "1Gbit")
+    delay: Annotated[
+        str,
+        Meta(
+            description="How long the link holds each packet back, each way; needs a kernel with "
+            "netem",
+            examples=["5ms"],
+        ),
+    ] = "0s"
+    repeats: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="How often each move is measured", examples=[3]),
+    ] = 3
     memory: Annotated[
         str,
         Meta(
@@ -328,6 +357,10 @@ class _Reader:
             settle=self._duration("settle", keys.settle, least=0.0),
             density=0 if is_remote(connection) else keys.density,
             minimum=keys.minimum,
+            moves=keys.moves,
+            bandwidths=self._bandwidths(),
+            delay=self._duration("delay", keys.delay, least=0.0),
+            repeats=keys.repeats,
             memory=self._memory(),
             cpus=keys.cpus,
             budget=None if budget is UNSET else budget,
@@ -440,6 +473,14 @@ class _Reader:
         if seconds < least:
             raise self._fault(key, f"{text} is too short")
         return seconds
+
+    def _bandwidths(self) -> tuple[int, ...]:
+        try:
+            found = tuple(map(parse_bandwidth, self.keys.bandwidths))
+        except InputError as error:
+            raise self._fault("bandwidths", error.message, error.hint) from None
+        self._refuse_twice("bandwidths", tuple(map(format_bandwidth, found)))
+        return found
 
     def _memory(self) -> int:
         try:

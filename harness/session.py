@@ -6,6 +6,7 @@ then trials run and each is in the journal before the next starts. Nothing here 
 
 import contextlib
 import datetime
+import itertools
 import os
 import secrets
 import time
@@ -28,6 +29,7 @@ from harness.images.programs import build_programs
 from harness.launch import require_launches
 from harness.minimum import build_searches, list_exempt, run_search
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
+from harness.moves.series import build_moves, choose_moves, list_unmovable, run_moves
 from harness.paths import scratch_root
 from harness.plan import (
     Plan,
@@ -146,6 +148,7 @@ def _measure(order: Order, listener: Listener) -> int:
         left_out += start_engines(order, drivers, bench, engines)
         left_out += list_unreachable(plan, drivers)
         left_out += list_exempt(plan, drivers, grouped=tree is not None)
+        left_out += list_unmovable(plan, drivers)
         for line in left_out:
             listener.say(f"left out: {line}")
         engines.enter_context(start_use(list_packed(bench.images, drivers)))
@@ -219,10 +222,14 @@ def _run_trials(
         searches = build_searches(
             plan, drivers, find_next(plan, series), grouped=bench.tree is not None
         )
-        total = len(schedule) + sum(count + 1 for _, count in series) + len(searches)
-        listener.start(total, len(done))
+        moves = build_moves(plan, drivers, find_next(plan, series) + len(searches))
+        moves = choose_moves(moves)
+        counts = (count + 1 for _, count in series)
+        listener.start(len(schedule) + sum(counts) + len(searches) + len(moves), len(done))
         left = [each for each in schedule if each.trial not in done]
-        for outcome in _run_all(left, series, searches, done, bench, plan.budget):
+        moves = [each for each in moves if each.scheduled.trial not in done]
+        measured = _run_all(left, series, searches, done, bench, plan.budget)
+        for outcome in itertools.chain(measured, run_moves(moves, bench, listener.say)):
             store.append(outcome)
             listener.advance(outcome)
 

@@ -23,6 +23,7 @@ _SIZE_UNITS = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+_BANDWIDTH_UNITS = {"Gbit": 10**9, "Mbit": 10**6, "kbit": 10**3}
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
 
 
@@ -44,6 +45,21 @@ def parse_size(text: str) -> int:
     if match is None or match[2] not in _SIZE_UNITS:
         raise InputError(f"{text!r} is not a size", hint='write "128MiB", "2GB" or bytes')
     return round(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def parse_bandwidth(text: str) -> int:
+    """Bits per second from ``"100Mbit"`` or ``"1Gbit"``; raises InputError."""
+    match = _NUMBER_AND_UNIT.fullmatch(text)
+    found = round(float(match[1]) * _BANDWIDTH_UNITS.get(match[2], 0)) if match else 0
+    if found <= 0:
+        raise InputError(f"{text!r} is not a bandwidth", hint='write "100Mbit" or "1Gbit"')
+    return found
+
+
+def format_bandwidth(bits: int) -> str:
+    """Bits per second as `parse_bandwidth` reads them: ``100Mbit``, ``1Gbit``."""
+    unit = next((unit for unit, factor in _BANDWIDTH_UNITS.items() if bits >= factor), "kbit")
+    return f"{bits / _BANDWIDTH_UNITS[unit]:g}{unit}"
 
 
 def format_size(size: int) -> str:

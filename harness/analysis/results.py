@@ -91,7 +91,7 @@ class Results:
 
     @property
     def measured(self) -> list[Outcome]:
-        """The trials that count: neither warm-up nor steps of a density series nor searches."""
+        """The trials that count: no warm-up, step of a density series, search or move."""
         return [
             outcome
             for outcome in self.outcomes
@@ -157,9 +157,9 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
 
 
 def _is_step(outcome: Outcome) -> bool:
-    """Whether this is no trial of a block but a step of a series, or a search."""
+    """Whether this is no trial of a block but a step of a series, a search or a move."""
     series = any(row.metric == SERIES_METRIC for row in outcome.measurements)
-    return series or "steps" in outcome.details
+    return series or not {"steps", "move"}.isdisjoint(outcome.details)
 
 
 def find_seed(manifest: Mapping[str, object]) -> int:

@@ -15,6 +15,8 @@ PACKINGS = {
     "raw": "raw ext4 file system",
     "raw-zstd": "raw ext4 file system, zstd",
     "qcow2": "qcow2, compressed",
+    "overlay": "qcow2 overlay on the base",
+    "casync": "chunks, casync",
     "qcow2-full": "qcow2, a file of its own",
     "squashfs": "squashfs, read-only",
     "erofs": "EROFS, read-only",

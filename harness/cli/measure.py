@@ -49,6 +49,11 @@ _BESIDE_RESUME = ("out", "dry_run")
     default=None,
     help="Search the smallest memory with which each workload still gets ready.",
 )
+@click.option(
+    "--moves/--no-moves",
+    default=None,
+    help="Move the images over a shaped link too: bytes and seconds to `ready`.",
+)
 @click.option("--seed", type=int, metavar="S", help="Decides the order of trials.")
 @click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="How guests run.")
 @click.option("--connection", metavar="URI", help="A libvirt other than the embedded one.")

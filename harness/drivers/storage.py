@@ -7,9 +7,13 @@ layer above a root that is read-only.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.drivers.domain_xml import Drive, Share
 from harness.variants import READ_ONLY_DISKS, DiskFormat, Options
+
+BELOW = "base.raw"
+"""How a shared qcow2 calls the raw disk that it is a layer on: a file in its own folder."""
 
 _UPPER_SIZE = "4G"  # sparse: an instance takes what it writes
 _EXT4 = "none,extent,filetype,flex_bg,large_file,sparse_super,64bit"
@@ -50,11 +54,18 @@ def find_source(options: Options) -> str:
 
 
 def build_overlay(base: Path, folder: Path) -> Storage:
-    """A thin qcow2 on the raw disk that all instances share."""
+    """A thin qcow2 on the disk that all instances share.
+
+    That is raw, or a qcow2 that lies on the raw disk `BELOW` beside it.
+    """
     path = folder / "overlay.qcow2"
-    create = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(path))
-    drive = Drive(path, "qcow2", ((base, "raw"),))
-    return Storage((base,), (drive,), commands=(create,), own=(path,))
+    chain: tuple[tuple[Path, Literal["raw", "qcow2"]], ...] = ((base, "raw"),)
+    if base.suffix == ".qcow2":
+        chain = ((base, "qcow2"), (base.with_name(BELOW), "raw"))
+    kind = chain[0][1]
+    create = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(path))
+    drive = Drive(path, "qcow2", chain)
+    return Storage(tuple(each for each, _ in chain), (drive,), commands=(create,), own=(path,))
 
 
 def _build_raw(base: Path, folder: Path) -> Storage:

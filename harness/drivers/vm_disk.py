@@ -114,7 +114,9 @@ class VmDiskDriver(VmDriver):
                 f"image {image.name} has no bootable disk yet",
                 hint="`run` makes it, from the Debian archive",
             )
-        return found
+        # A disk that came from elsewhere stands for the image's own.
+        moved = {name: each for name, each in image.packings.items() if name in found.packings}
+        return replace(found, packings={**found.packings, **moved}) if moved else found
 
     @property
     def _is_uefi(self) -> bool:

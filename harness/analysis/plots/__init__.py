@@ -2,6 +2,7 @@
 
 from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
+from harness.analysis.plots.moves import draw_moves
 from harness.analysis.plots.rebuild import draw_rebuilds
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
 from harness.analysis.plots.spread import draw_ecdf
@@ -21,6 +22,7 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
         "memory": [*(draw_memory(results, each) for each in workloads), draw_density(results)],
         "disk": [draw_disk(results, each) for each in results.one_per_image],
         "portability": [draw_portability(results, each) for each in results.one_per_image],
+        "moves": [draw_moves(results)],
         "run": [draw_drift(results)],
         "rebuild": [draw_rebuilds(results)],
     }

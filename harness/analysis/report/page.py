@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import bases, ladder, machines, method, rebuild, space, tables
+from harness.analysis import bases, ladder, machines, method, moves, rebuild, space, tables
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -121,6 +121,11 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     sections = tuple(
         replace(each, extras=extras) if each.anchor == "disk" else each for each in sections
     )
+    drawn = drawings.get("moves", ())
+    sections = tuple(
+        _add_moves(each, results, drawn) if each.anchor == "portability" else each
+        for each in sections
+    )
     figure = next(iter(drawings.get("rebuild", ())), None)
     further = [
         _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
@@ -149,6 +154,16 @@ def _build_extra(
     exhibits = [Exhibit(drawing, ())] if drawing else []
     exhibits.append(Exhibit(None, (table,), folded=False))
     return Section(anchor, title, lead, tuple(exhibits))
+
+
+def _add_moves(section: Section, results: Results, drawings: Sequence[Drawing]) -> Section:
+    """The same section with what moves to another host took, where that was measured."""
+    found = tuple(moves.build_tables(results))
+    drawing = drawings[0] if drawings else None
+    if not found and drawing is None:
+        return section
+    exhibit = Exhibit(drawing, found, folded=False)
+    return replace(section, exhibits=(*section.exhibits, exhibit))
 
 
 def _build_ladders(results: Results) -> Section | None:
