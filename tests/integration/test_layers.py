@@ -22,6 +22,8 @@ CASES = (
     Case("dependency", "update"),
 )  # fmt: skip
 
+pytestmark = pytest.mark.timeout(300)  # the base is pulled twice and built twice first
+
 needs_buildah = pytest.mark.skipif(layers.find_reason() is not None, reason="no buildah")
 
 
