@@ -24,7 +24,6 @@ from harness.plan import Plan, ScheduledTrial, runs_on
 from harness.probes import noise
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
 from harness.starter import read_clock
-from harness.system import find_command
 
 DETAIL = "move"
 """The key of an outcome's details that says that it is a move."""
@@ -126,7 +125,8 @@ def find_fault(packing: str) -> str | None:
 
 def find_missing(programs: Iterable[str]) -> str | None:
     """The first of ``programs`` that is not installed, with its package; None if all are."""
-    missing = next((name for name in programs if find_command(name) is None), None)
+    path = tool_path()["PATH"]
+    missing = next((name for name in programs if shutil.which(name, path=path) is None), None)
     if missing is None:
         return None
     return f"{missing} is not installed; the package is called {_PACKAGES[missing]}"
