@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.drivers.base import Driver
 from harness.errors import HarnessError
+from harness.images.rooted import tool_path
 from harness.model import Outcome
 from harness.moves import move
 from harness.moves.containers import COMPRESSIONS, REGISTRY
