@@ -94,14 +94,15 @@ def build_rebuilds(results: Results) -> Table | None:
 
 def say_rebuilds(results: Results) -> tuple[str, ...]:
     """A sentence for each change: every way with its time and what it ships."""
-    if any(case.seconds and case.seconds.withheld for case in find_cases(results)):
-        return ("The figures are no headline; the table says why.",)
+    cases = [case for case in find_cases(results) if case.seconds and not case.seconds.withheld]
+    if not cases:
+        return ("The figures are no headline; the table says why.",) if find_cases(results) else ()
     sentences = []
     for change, words in CHANGES.items():
         parts = [
             f"{WAYS[case.way]}: {format_figure(case.seconds)}, {format_figure(found[1])} to ship"
-            for case in find_cases(results)
-            if case.change == change and case.seconds and (found := case.smallest)
+            for case in cases
+            if case.change == change and (found := case.smallest)
         ]  # fmt: skip
         if parts:
             sentences.append(

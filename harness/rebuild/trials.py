@@ -16,6 +16,7 @@ from harness.images.model import Image
 from harness.images.oci import compress_file
 from harness.images.workshop import Progress, remove_tree
 from harness.model import NO_ACCELERATOR, Measurement, Outcome
+from harness.probes import noise
 from harness.rebuild import disks
 from harness.rebuild.cases import IMAGE, LAYERED, WORKLOAD, ScheduledCase, Way
 from harness.rebuild.layers import COMPRESSIONS, Blobs, Builder, Built
@@ -29,6 +30,7 @@ from harness.rebuild.recipe import (
 )
 from harness.rebuild.shipping import find_new, write_changed
 from harness.runner import describe_error, find_remedy
+from harness.starter import read_clock
 
 MARK = "cache-not-warm"
 _BEFORE, _AFTER = "before", "after"
@@ -84,7 +86,9 @@ def run_case(scheduled: ScheduledCase, site: Site) -> Outcome:
     trial = _Trial(site, scheduled, site.folder / f"t{scheduled.trial}")
     try:
         trial.folder.mkdir()
+        before = noise.read_noise(read_clock())
         rows = trial.rebuild_layers() if scheduled.case.way in LAYERED else trial.rebuild_disk()
+        trial.note_noise(before)
     except (HarnessError, OSError) as error:
         failed = replace(outcome, status="failed", error=describe_error(error),
                          hint=find_remedy(error))  # fmt: skip
@@ -127,6 +131,14 @@ class _Trial:
         self.marks: list[str] = []
         mark = f"change {scheduled.trial}"
         self.after = build_change(site.before, self.case.change, mark, site.packages.added)
+
+    def note_noise(self, before: noise.Noise) -> None:
+        """Mark what disturbed the rebuild from outside. Waiting for the disk is no disturbance but
+        part of a rebuild; it is stored all the same."""
+        after = noise.read_noise(read_clock())
+        marks = noise.find_marks(before, after)
+        self.marks += [mark for mark in marks if not mark.startswith("pressure-")]
+        self.details["noise"] = noise.build_details(before, after)
 
     # ---- by layers ---------------------------------------------------------------------------
 
