@@ -282,3 +282,5 @@ _TABLE = (
 )
 
 RECIPES = {recipe.name: recipe for recipe in _TABLE}
+LADDER = frozenset(recipe.name for recipe in _LADDER)
+"""Those that compare base images; the largest takes minutes to build."""

@@ -124,10 +124,14 @@ def find_fault(packing: str) -> str | None:
     return find_missing((*_MACHINE, *(["casync"] if packing == "casync" else [])))
 
 
+def find_command(name: str) -> str | None:
+    """The path of a program, looked for where administrators' tools are too."""
+    return shutil.which(name, path=tool_path()["PATH"])
+
+
 def find_missing(programs: Iterable[str]) -> str | None:
     """The first of ``programs`` that is not installed, with its package; None if all are."""
-    path = tool_path()["PATH"]
-    missing = next((name for name in programs if shutil.which(name, path=path) is None), None)
+    missing = next((name for name in programs if find_command(name) is None), None)
     if missing is None:
         return None
     return f"{missing} is not installed; the package is called {_PACKAGES[missing]}"
