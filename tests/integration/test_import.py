@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -18,8 +17,6 @@ from harness.errors import HarnessError, HostError, InputError
 from harness.images import store
 from harness.images.catalog import import_image
 from harness.images.model import GuestKernel, Image, Programs
-from harness.images.pack import write_ext4
-from harness.images.rooted import run_rooted
 from harness.launch import build_launch
 from harness.workloads import Workload
 from tests.integration.docker_rig import Bench
@@ -372,25 +369,3 @@ def test_two_imports_give_the_same_bytes(
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def test_a_disk_of_200_megabytes_takes_at_most_three_times_as_long_as_a_tar(
-    own_cache: Path, tmp_path: Path
-) -> None:
-    """Interleaved, medians of five; the tree is that of an imported image."""
-    sizes = [(number * 7919) % 60_000 for number in range(6000)]
-    files = [member(f"usr/lib/{n % 40}/{n}", os.urandom(size)) for n, size in enumerate(sizes)]
-    files.append(member("usr/bin/large", os.urandom(210_000_000 - sum(sizes))))
-    layout = write_image(tmp_path / "layout", [build_tar(files)])
-    image = import_image(str(layout), "large", say_nothing)
-    ratios = []
-    for _ in range(5):
-        begun = time.monotonic()
-        tar = ["tar", "--create", "--numeric-owner", f"--directory={image.tree}"]
-        run_rooted([*tar, f"--file={tmp_path}/x.tar", "."], timeout=60)
-        middle = time.monotonic()
-        disk = tmp_path / "disk"
-        disk.unlink(missing_ok=True)
-        write_ext4(image.tree, disk, image.digest, len(files) + 60, 210_000_000)
-        ratios.append((time.monotonic() - middle) / (middle - begun))
-    assert statistics.median(ratios) <= 3, ratios
