@@ -8,9 +8,9 @@ from pathlib import Path
 
 from harness import cgroup, lab
 from harness.errors import InputError
+from harness.inputs import suggest
 from harness.parity import Finding, compare_platforms
 from harness.paths import scratch_root
-from harness.plan import require_images
 from harness.plan_file import read_plan
 from harness.session import (
     Order,
@@ -40,9 +40,10 @@ def check_image(
     """
     if len(platforms) < 2:
         raise InputError("one platform has nothing to be compared with", hint="name two or more")
+    if name not in known:
+        raise InputError(f"there is no image {name!r}", hint=suggest(name, known, "images"))
     keys = {"platforms": tuple(platforms), "workloads": ("noop",), "images": (name,), "aa": ()}
     plan = read_plan(None, {**keys, "density": 0}, new_seed=1)
-    require_images(plan, known)
     with tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
         run_id = build_run_id(datetime.datetime.now(datetime.UTC))
         order = Order(plan, Path(folder) / "out", (), run_id)
