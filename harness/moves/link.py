@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness import linux
 from harness.errors import HostError
+from harness.images.rooted import tool_path
 from harness.process import Completed, run_command
 from harness.units import format_bandwidth
 
@@ -76,7 +77,7 @@ class Host:
         return ["nsenter", f"--net={self.path}", "--", *argv]
 
     def run(self, *argv: str) -> Completed:
-        return run_command(self.wrap(argv), timeout=_TIMEOUT)
+        return run_command(self.wrap(argv), timeout=_TIMEOUT, env=tool_path())
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:

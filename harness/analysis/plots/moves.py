@@ -76,10 +76,17 @@ def _set_axes(axes: Axes, bandwidths: list[int]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
     axes.set_xlim(bandwidths[0] / 1.3, bandwidths[-1] * 1.3)
-    low, high = axes.get_ylim()
-    powers = [10.0**power for power in range(-4, 5) if low / 2 <= 10.0**power <= high * 2]
-    axes.yaxis.set_major_locator(FixedLocator(powers))
-    axes.set_ylim(min(low, *powers), max(high, *powers))
+    axes.yaxis.set_major_locator(FixedLocator(choose_ticks(*axes.get_ylim())))
+
+
+def choose_ticks(low: float, high: float) -> list[float]:
+    """Round seconds between ``low`` and ``high``: powers of ten, or finer where they are few."""
+    for steps in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+        ticks = [step * 10.0**power for power in range(-6, 6) for step in steps]
+        found = [tick for tick in ticks if low <= tick <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def _require(results: Results, scenario: str, way: Way) -> Figure:
