@@ -4,6 +4,8 @@ The application's files are put into a copy of the base's own file system, so th
 from its base, and one release from the next, in the blocks of those files alone.
 """
 
+import struct
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +18,11 @@ from harness.images.rooted import tool_path
 from harness.moves.app import FOLDER
 from harness.process import run_command
 
+ROOT_TYPE = uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
+"""A root partition for x86-64 (Discoverable Partitions Specification)."""
+
 CASYNC = "casync"
+_SECTOR = 512
 _TIMEOUT = 900.0
 
 
@@ -50,12 +56,19 @@ def find_problem(text: str) -> str | None:
 
 
 def find_offset(disk: Path) -> int:
-    """Where the first partition of a disk begins, from its MBR; 0 for a bare file system."""
+    """Where the root file system of a disk begins, from its partition table (GPT); 0 for a bare
+    file system. Raises HostError for a table without a root."""
     with disk.open("rb") as file:
-        sector = file.read(512)
-    if sector[510:512] != b"\x55\xaa":
-        return 0
-    return int.from_bytes(sector[446 + 8 : 446 + 12], "little") * 512
+        head = file.read(2 * _SECTOR)[_SECTOR:]
+        if not head.startswith(b"EFI PART"):
+            return 0
+        first, count, size = struct.unpack_from("<QII", head, 72)
+        file.seek(first * _SECTOR)
+        entries = [file.read(size) for _ in range(count)]
+    for entry in entries:
+        if entry[:16] == ROOT_TYPE.bytes_le:
+            return int(struct.unpack_from("<Q", entry, 32)[0]) * _SECTOR
+    raise HostError(f"{disk.name} has no root partition")
 
 
 def write_overlay(disk: Path, base: Path, out: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.drivers.base import Driver
+from harness.errors import HarnessError
 from harness.images.model import Image
 from harness.moves import stock
 from harness.moves.containers import COMPRESSIONS, REGISTRY
@@ -19,7 +20,8 @@ _PLACES = {"vm-direct": "ext4-raw", "vm-disk": "disk-raw"}
 
 @dataclass(slots=True)
 class Place:
-    """A link with its servers. ``offers`` fills as moves ask for it."""
+    """A link with its servers. ``offers`` fills as moves ask for it; what could not be made once
+    is not tried again."""
 
     link: Link
     folder: Path
@@ -27,13 +29,20 @@ class Place:
     chunks: bool
     say: Callable[[str], None]
     offers: dict[tuple[str, str], dict[str, Method]] = field(default_factory=dict)
+    faults: dict[tuple[str, str], HarnessError | OSError] = field(default_factory=dict)
 
     def require_method(self, driver: Driver, image: Image, packing: str) -> Method:
         """How a packing moves; what the servers need for it is made first."""
         key = (driver.name, image.name)
+        if key in self.faults:
+            raise self.faults[key]
         if key not in self.offers:
             self.say(f"preparing the moves of {image.name} for {driver.name}")
-            self.offers[key] = self._write(driver, image)
+            try:
+                self.offers[key] = self._write(driver, image)
+            except (HarnessError, OSError) as error:
+                self.faults[key] = error
+                raise
         return self.offers[key][packing]
 
     def is_whole(self) -> bool:

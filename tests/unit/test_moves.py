@@ -1,6 +1,7 @@
 """Moves as plain values: commands, names, counters, logs, and the order of a run's moves."""
 
 import json
+import struct
 import tarfile
 from dataclasses import replace
 from io import BytesIO
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.plots.moves import choose_ticks
-from harness.errors import InputError, TrialError
+from harness.errors import HostError, InputError, TrialError
 from harness.model import Measurement, Outcome
 from harness.moves import series
 from harness.moves.app import FOLDER, RELEASES, build_layer, build_site, write_site
 from harness.moves.containers import build_extract
-from harness.moves.disks import build_script, find_offset, find_problem
+from harness.moves.disks import ROOT_TYPE, build_script, find_offset, find_problem
 from harness.moves.layers import find_blob, read_manifest, write_layers
 from harness.moves.link import Speed, Traffic, build_shaping, parse_received, parse_shaped
 from harness.moves.machines import build_casync
@@ -181,14 +182,19 @@ def test_debugfs_is_told_every_file_and_heard_when_it_complains(tmp_path: Path) 
     assert find_problem(full) == "write: Could not allocate block"
 
 
-def test_a_partition_begins_where_the_mbr_says(tmp_path: Path) -> None:
+def test_a_root_partition_begins_where_the_table_says(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(4096))
     assert find_offset(disk) == 0
-    sector = bytearray(512)
-    sector[454:458] = (2048).to_bytes(4, "little")
-    sector[510:] = b"\x55\xaa"
-    disk.write_bytes(sector)
+    table = bytearray(4096)
+    table[512:520] = b"EFI PART"
+    struct.pack_into("<QII", table, 512 + 72, 2, 4, 128)
+    disk.write_bytes(table)
+    with pytest.raises(HostError, match="no root partition"):
+        find_offset(disk)
+    table[1024 + 256 : 1024 + 272] = ROOT_TYPE.bytes_le
+    struct.pack_into("<Q", table, 1024 + 256 + 32, 2048)
+    disk.write_bytes(table)
     assert find_offset(disk) == 1 << 20
 
 
