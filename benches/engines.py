@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benches.rig import Measure, Samples, run_interleaved, wait_idle
+from benches.rig import Measure, Samples, build_spec, run_interleaved, wait_idle
 from harness import cgroup, linux
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
@@ -83,18 +83,7 @@ class Rig:
 
     def build_spec(self, number: int, way: str) -> InstanceSpec:
         name = f"{self.driver.name}-{way}{number}"
-        folder = self.scratch / name
-        folder.mkdir()
-        return InstanceSpec(
-            name=name,
-            folder=folder,
-            image=self.image,
-            command=("true",),
-            environment={},
-            ready="exit",
-            memory=256 << 20,
-            cgroups=self.tree.start(name),
-        )
+        return build_spec(name, self.scratch, self.image, self.tree)
 
     def time_harness(self, number: int) -> float:
         """`startup.ready` and the time to stop, as a trial has them, without what lies between."""

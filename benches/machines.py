@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benches.rig import Measure, Samples, run_interleaved
+from benches.rig import Measure, Samples, build_spec, run_interleaved
 from harness import cgroup
 from harness.channel import Channel
 from harness.drivers import load_driver
@@ -42,18 +42,7 @@ class Bench:
     commands: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
 
     def build_spec(self, name: str) -> InstanceSpec:
-        folder = self.scratch / name
-        folder.mkdir()
-        return InstanceSpec(
-            name=name,
-            folder=folder,
-            image=self.image,
-            command=("true",),
-            environment={},
-            ready="exit",
-            memory=256 << 20,
-            cgroups=self.tree.start(name) if self.tree else (),
-        )
+        return build_spec(name, self.scratch, self.image, self.tree)
 
 
 def measure_machines(repeats: int = 10) -> Samples:

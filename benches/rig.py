@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness import lab
+from harness import cgroup, lab
+from harness.drivers.base import InstanceSpec
+from harness.images.model import Image
 from harness.session import build_run_id
 from harness.starter import read_clock
 
@@ -72,3 +74,21 @@ def time_command(argv: Sequence[str | Path]) -> float:
 def wait_idle(seconds: float = 0.05) -> None:
     """Let the kernel finish what a teardown left to it, so that it does not disturb the next."""
     time.sleep(seconds)
+
+
+def build_spec(
+    name: str, scratch: Path, image: Image, tree: cgroup.CgroupTree | None
+) -> InstanceSpec:
+    """An instance that runs `true`, with a new folder and cgroups of its own."""
+    folder = scratch / name
+    folder.mkdir()
+    return InstanceSpec(
+        name=name,
+        folder=folder,
+        image=image,
+        command=("true",),
+        environment={},
+        ready="exit",
+        memory=256 << 20,
+        cgroups=tree.start(name) if tree else (),
+    )

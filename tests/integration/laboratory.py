@@ -94,6 +94,15 @@ def look_inside(
     return text.splitlines()
 
 
+def leave_out_agent(image: Image, folder: Path) -> Image:
+    """The image with a tree that has folders alone, made in ``folder``."""
+    tree = folder / "image" / "tree"
+    for name in (".harness/run", "dev", "proc", "sys", "usr", "etc"):
+        (tree / name).mkdir(parents=True)
+    packing = replace(image.packings["tree"], path=tree)
+    return replace(image, folder=tree.parent, packings={**image.packings, "tree": packing})
+
+
 def attempt(platform: str, image: Image, programs: Programs, folder: Path, **changes: Any) -> str:
     """What a start fails with; empty if it does not fail."""
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,13 @@ from harness.drivers.base import Toolbox
 from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.probes.cpu import open_account
-from tests.integration.laboratory import attempt, instance_of, look_inside, run_in_lab
+from tests.integration.laboratory import (
+    attempt,
+    instance_of,
+    leave_out_agent,
+    look_inside,
+    run_in_lab,
+)
 
 PROGRAMS = {"bubblewrap": "bwrap", "systemd-nspawn": "systemd-nspawn", "lxc": "lxc-start"}
 PLATFORMS = tuple(PROGRAMS)
@@ -142,11 +147,7 @@ def test_a_start_that_cannot_succeed_says_why(
 def test_an_image_without_the_agent_ends_the_command(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
-    empty = tmp_path / "image" / "tree"
-    for name in (".harness/run", "dev", "proc", "sys", "usr", "etc"):
-        (empty / name).mkdir(parents=True)
-    packing = replace(tiny_image.packings["tree"], path=empty)
-    broken = replace(tiny_image, packings={**tiny_image.packings, "tree": packing})
+    broken = leave_out_agent(tiny_image, tmp_path)
     message = attempt(platform, broken, programs, tmp_path)
     assert message.startswith(f"{PROGRAMS[platform]} ended (")
 

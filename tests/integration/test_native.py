@@ -3,21 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import cgroup, lab
-from harness.drivers import load_driver
-from harness.drivers.base import InstanceSpec, Toolbox
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.paths import scratch_root
+from tests.integration import laboratory
 from tests.integration.laboratory import run_in_lab
 
 MEMORY = 64 << 20
@@ -33,46 +31,8 @@ head -c1 /dev/urandom >/dev/null && echo "urandom works"
 """
 
 
-@contextmanager
-def instance_of(
-    platform: str, image: Image, programs: Programs, run_id: str, **changes: Any
-) -> Iterator[Any]:
-    """A started instance in the lab, ready, with cgroups of its own."""
-    tree = cgroup.find_tree(run_id)
-    assert tree is not None
-    folder = scratch_root() / run_id / "one"
-    folder.mkdir(parents=True)
-    spec = InstanceSpec(
-        name=f"{run_id}-one",
-        folder=folder,
-        image=image,
-        command=("true",),
-        environment={},
-        ready="exit",
-        memory=MEMORY,
-        timeout=10,
-        cgroups=tree.start("one"),
-    )
-    driver = load_driver(platform, Toolbox(starter=programs.starter))
-    with driver.start_instance(replace(spec, **changes)) as instance:
-        instance.wait_ready()
-        yield instance
-
-
-def look_inside(
-    platform: str, image: Image, programs: Programs, folder: Path, script: str, **changes: Any
-) -> list[str]:
-    """What a shell script prints in an instance of the platform."""
-
-    def look(run_id: str) -> str:
-        command = ("sh", "-c", script)
-        with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
-            instance.stop()
-            output: str = instance.channel.output.decode()
-            return output
-
-    text: str = run_in_lab(look, folder)
-    return text.splitlines()
+instance_of = partial(laboratory.instance_of, timeout=10, memory=MEMORY)
+look_inside = partial(laboratory.look_inside, timeout=10, memory=MEMORY)
 
 
 def hash_tree(tree: Path) -> str:
@@ -214,7 +174,7 @@ def test_stopping_leaves_no_process_of_a_workload_that_will_not_end(
     script = "trap '' TERM; (trap '' TERM; setsid sleep 777) & echo up; sleep 777"
 
     def stop(run_id: str) -> list[int]:
-        changes = {"command": ("sh", "-c", script), "ready": "output:up"}
+        changes: dict[str, Any] = {"command": ("sh", "-c", script), "ready": "output:up"}
         for platform in ("process", "namespace"):
             with instance_of(platform, tiny_image, programs, f"{run_id}", **changes) as instance:
                 assert len(instance.processes().inside) >= 3

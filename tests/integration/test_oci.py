@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,14 @@ from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.probes import memory
 from harness.probes.cpu import open_account
-from tests.integration.laboratory import MEMORY, attempt, instance_of, look_inside, run_in_lab
+from tests.integration.laboratory import (
+    MEMORY,
+    attempt,
+    instance_of,
+    leave_out_agent,
+    look_inside,
+    run_in_lab,
+)
 
 RUNTIMES = ("crun", "runc", "gvisor")
 
@@ -210,11 +216,7 @@ def test_what_the_runtime_itself_says_is_told(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
     """An image without the agent: the runtime ends, and its last line is the reason."""
-    empty = tmp_path / "image" / "tree"
-    (empty / ".harness" / "run").mkdir(parents=True)
-    packing = replace(tiny_image.packings["tree"], path=empty)
-    broken = replace(tiny_image, packings={**tiny_image.packings, "tree": packing})
-    broken = replace(broken, folder=empty.parent)
+    broken = leave_out_agent(tiny_image, tmp_path)
     message = attempt(platform, broken, programs, tmp_path)
     program = "runsc" if platform == "gvisor" else platform
     assert message.startswith(f"{program} ended (")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.channel import Channel
@@ -15,10 +15,24 @@ from harness.drivers.base import (
     find_address,
 )
 from harness.errors import TrialError
-from harness.images.model import Image
+from harness.images.model import Image, Packing
 from harness.model import Kind
 
 STAMPS = {"request": 0, "created": 1_000_000, "init": 2_000_000, "exec": 4_000_000}
+
+SPEC = InstanceSpec(
+    name="harness-r1-7",
+    folder=Path("/scratch/t7"),
+    image=Image("tiny", "sha256:0", Path("/i"), {"tree": Packing("tree", Path("/i/tree"), 1, 1)}),
+    command=("true",),
+    environment={},
+    ready="exit",
+    memory=64 << 20,
+    cpus=2,
+)
+"""An instance as data, to see what an engine would be told of it."""
+
+BRIDGED = replace(SPEC, address="10.87.0.9/16", gateway="10.87.0.1", bridge="hbr0")
 
 
 @dataclass

@@ -12,20 +12,9 @@ from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.docker_api import build_reference, find_daemon_fault
 from harness.drivers.docker_engine import DockerDriver
 from harness.drivers.dockerd import DockerDaemon, build_daemon_config, find_user_daemon
-from harness.images.model import Image, Packing
 from harness.variants import parse_variant
+from tests.unit.fakes import BRIDGED, SPEC
 
-SPEC = InstanceSpec(
-    name="harness-r1-7",
-    folder=Path("/scratch/t7"),
-    image=Image("tiny", "sha256:0", Path("/i"), {"tree": Packing("tree", Path("/i/tree"), 1, 1)}),
-    command=("true",),
-    environment={},
-    ready="exit",
-    memory=64 << 20,
-    cpus=2,
-)
-BRIDGED = replace(SPEC, address="10.87.0.9/16", gateway="10.87.0.1", bridge="hbr0")
 HOSTED = replace(SPEC, host_network=True)
 PRIVATE = DockerDaemon("unix:///scratch/docker/socket", private=True, states=Path("/exec"))
 USERS = find_user_daemon("unix:///run/docker.sock", "cgroupfs")

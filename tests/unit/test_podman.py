@@ -17,22 +17,11 @@ from harness.drivers.podman_store import (
     build_network_config,
     find_layer,
 )
-from harness.images.model import Image, Packing
 from harness.variants import parse_variant
+from tests.unit.fakes import BRIDGED, SPEC
 
 FOLDER = Path("/scratch/podman")
 STORE = PodmanStore(FOLDER, FOLDER / "run", "r1")
-SPEC = InstanceSpec(
-    name="harness-r1-7",
-    folder=Path("/scratch/t7"),
-    image=Image("tiny", "sha256:0", Path("/i"), {"tree": Packing("tree", Path("/i/tree"), 1, 1)}),
-    command=("true",),
-    environment={},
-    ready="exit",
-    memory=64 << 20,
-    cpus=2,
-)
-BRIDGED = replace(SPEC, address="10.87.0.9/16", gateway="10.87.0.1", bridge="hbr0")
 
 
 def build(platform: str, spec: InstanceSpec = SPEC) -> Command:
