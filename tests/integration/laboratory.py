@@ -15,8 +15,10 @@ from harness.drivers.base import InstanceSpec, Toolbox
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
 from harness.paths import scratch_root
+from harness.starter import read_clock
 
 MEMORY = 128 << 20
+_PRINT_NS = 10_000_000_000
 
 
 def run_in_lab(function: Callable[[str], Any], folder: Path, *, network: bool = True) -> Any:
@@ -86,6 +88,7 @@ def look_inside(
     def look(run_id: str) -> str:
         command = ("sh", "-c", script)
         with instance_of(platform, image, programs, run_id, command=command, **changes) as instance:
+            instance.channel.wait_exit(read_clock() + _PRINT_NS)  # it follows the last output
             instance.stop()
             output: str = instance.channel.output.decode()
             return output
