@@ -7,6 +7,7 @@ this process is gone, and carries the guests' ports as streams.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -357,11 +358,13 @@ def _shorten(root: Path) -> str:
 
 
 def read_libvirt_version() -> str:
-    """The name of the library in use, which ends in its version.
+    """The file name of the library in use, which ends in its version.
 
-    Asking the library itself would start it, before it is told where its log goes.
+    It is loaded, not asked, nor its binding imported: both would start it, before it is told where
+    its log goes.
     """
-    _import_libvirt()
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libvirt.so.0")
     names = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines())
     return next((Path(name).name for name in names if "/libvirt.so." in name), "unknown")
 

@@ -288,6 +288,19 @@ def test_a_snapshot_damaged_during_a_run_fails_the_trial(parts: Parts, tmp_path:
     assert left == []
 
 
+def test_libvirts_own_log_is_not_on_the_terminal(
+    parts: Parts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def start(run_id: str) -> Any:
+        with ExitStack() as stack:
+            driver, spec = start_restored(parts, run_id, stack)
+            run_once(driver, spec)
+            return (driver.root / "libvirt.log").stat().st_size
+
+    assert run_in_lab(start, tmp_path) > 0  # it has warned there, that QEMU runs as root
+    assert "libvirt version" not in capfd.readouterr().err
+
+
 def test_another_machine_or_image_has_another_snapshot(parts: Parts, tmp_path: Path) -> None:
     def start(run_id: str) -> Any:
         driver = parts.driver("vm-restore", run_id)
