@@ -67,8 +67,12 @@ class Builder:
     packages: Path
 
     def pull(self, layout: Path, number: int) -> None:
-        """Take an OCI layout as the base image of that number."""
-        name = self._run("pull", f"oci:{layout}").stdout.split()[-1]
+        """Take an OCI layout as the base image of that number.
+
+        Its path is said relative to its folder: buildah makes a name of it, and no part of a name
+        may begin with a dot, as that of a folder in the home directory does.
+        """
+        name = self._run("pull", f"oci:{layout.name}", folder=layout.parent).stdout.split()[-1]
         self._run("tag", name, f"{BASE}:{number}")
 
     def build(self, way: Way, version: Version, tag: str) -> Built:
@@ -127,11 +131,11 @@ class Builder:
         (self.folder / "Containerfile").write_text(build_containerfile(way, version.base))
         return context
 
-    def _run(self, *words: str) -> Completed:
+    def _run(self, *words: str, folder: Path | None = None) -> Completed:
         store = (f"--root={self.folder}/storage", f"--runroot={self.folder}/run")
         command = ["buildah", *store, "--storage-driver=overlay", *words]
         environment = {"TMPDIR": str(self.folder), "BUILDAH_ISOLATION": "chroot"}
-        done = run_command(command, timeout=_TIMEOUT, check=False, env=environment)
+        done = run_command(command, timeout=_TIMEOUT, check=False, env=environment, cwd=folder)
         if done.returncode != 0:
             raise TrialError(f"buildah {words[0]} failed: {find_last_words(done)}")
         return done

@@ -34,7 +34,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     packages = require_packages(image, print)
 
     def measure(run_id: str) -> list[Any]:
-        folder = scratch_root() / run_id
+        folder = scratch_root() / run_id / ".hidden"  # as the cache in a home directory is
         folder.mkdir(parents=True)
         site = prepare_site(image, packages, folder, print)
         return [asdict(run_case(ScheduledCase(0, number, number, case), site))
