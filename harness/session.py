@@ -20,7 +20,7 @@ from harness.density import CONTAINER_FACTOR, run_density
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
 from harness.errors import HostError, InputError
-from harness.images.bootable import require_disk
+from harness.images.bootable import require_forms
 from harness.images.catalog import require_image, require_packing
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
@@ -121,7 +121,7 @@ def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
             if variant.options.disk in EXTRA_PATHS:
                 require_packing(name, str(variant.options.disk), say)
             if variant.base == _FROM_DISK:
-                require_disk(image, say)
+                require_forms(image, say)
     require_launches(plan.workloads, images)
     if _needs_kernel(plan):
         require_guest_kernel(say)

@@ -17,7 +17,7 @@ from harness.drivers.storage import build_storage
 from harness.drivers.vm_instance import VmInstance
 from harness.errors import HostError, TrialError
 from harness.images.bootable import find_disk
-from harness.images.bootable_files import OEM_PREFIX
+from harness.images.bootable_files import DISCARD_WORD, OEM_PREFIX
 from harness.images.bootable_firmware import find_firmware, require_firmware
 from harness.images.model import Disk, Image
 
@@ -84,7 +84,7 @@ class VmDiskDriver(VmDriver):
             copy = ("cp", str(firmware.variables), str(uefi.variables))
             storage = replace(storage, commands=(*storage.commands, copy))
         words = build_emulation_words(accelerator.acceleration, self.measure_tsc())
-        words += ["rootflags=discard"] if self.options.discard else []
+        words += [DISCARD_WORD] if self.options.discard else []
         strings = (OEM_PREFIX + " ".join(words),)
         return self.complete_plan(spec, accelerator, storage, uefi=uefi, oem_strings=strings)
 

@@ -1,7 +1,8 @@
 """Bootable disks in the cache: ``disks/NAME/KEY/`` with the packings and ``disk.json``.
 
 KEY stands for everything that decides what the disk is, short of Debian's packages of the day.
-``disk.json`` is written last and the folder is renamed into place after it.
+``disk.json`` is written last and the folder is renamed into place after it. The compressed forms,
+in which a disk travels, may come later; the record is then written anew.
 
 Version of disk.json: 1, first release.
 """
@@ -9,11 +10,11 @@ Version of disk.json: 1, first release.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness.images import apt
-from harness.images.archive import digest_file, write_tar
 from harness.images.bootable_disk import (
     SECTOR,
     Layout,
@@ -23,21 +24,15 @@ from harness.images.bootable_disk import (
     require_boot_tools,
     write_disk,
 )
-from harness.images.bootable_files import (
-    EARLY_CONFIG,
-    IMAGE_ROOT,
-    build_early_files,
-    build_late_files,
-    build_system_script,
-)
+from harness.images.bootable_files import EARLY_CONFIG, IMAGE_ROOT
+from harness.images.bootable_root import Root, describe_files, require_system, write_root
 from harness.images.bootable_system import PACKAGES, SYSTEM, build_system, is_system
 from harness.images.catalog import require_image
 from harness.images.model import Disk, Image, Packing
 from harness.images.oci import compress_file
-from harness.images.pack import convert_qcow2, extract_tree, sum_file_sizes, write_ext4
+from harness.images.pack import convert_qcow2, sum_file_sizes
 from harness.images.recipes import RECIPES
 from harness.images.rooted import require_owners
-from harness.images.rootfs import sum_sizes
 from harness.images.workshop import (
     Progress,
     move_into_place,
@@ -56,8 +51,9 @@ PATHS = {
 }
 """Every packing, and what it is called inside a disk's folder."""
 
+_RAW = "disk-raw"
 _RECORD = "disk.json"
-_LAYOUT_VERSION = "1"
+_LAYOUT_VERSION = "2"
 """Raised whenever the same packages must give another disk."""
 _SPACE = 2 << 30
 
@@ -93,8 +89,23 @@ def require_disk(image: Image, progress: Progress) -> Disk:
         move_into_place(built, final)
     found = read_disk(final)
     assert found is not None, final
-    progress(f"{image.name}: the bootable disk is ready")
     return found
+
+
+def require_forms(image: Image, progress: Progress) -> Disk:
+    """The bootable disk of ``image`` in every packing, made first where needed."""
+    disk = require_disk(image, progress)
+    if set(disk.packings) == set(PATHS):
+        return disk
+    with start_work(disk.folder.parent, progress) as scratch:
+        disk = read_disk(disk.folder) or disk
+        if set(disk.packings) != set(PATHS):
+            progress(f"{image.name}: compressing the bootable disk")
+            whole = replace(disk, packings=_write_forms(disk, scratch))
+            write_text(disk.folder / _RECORD, format_disk(whole))
+            disk = whole
+    progress(f"{image.name}: the bootable disk is ready")
+    return disk
 
 
 def read_disk(folder: Path) -> Disk | None:
@@ -104,8 +115,8 @@ def read_disk(folder: Path) -> Disk | None:
         if document["version"] != VERSION:
             return None
         packings = {
-            name: Packing(name, folder / path, *document["packings"][name])
-            for name, path in PATHS.items()
+            name: Packing(name, folder / PATHS[name], *sizes)
+            for name, sizes in document["packings"].items()
         }
         disk = Disk(
             image=document["image"],
@@ -120,7 +131,7 @@ def read_disk(folder: Path) -> Disk | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = all(packing.path.is_file() for packing in packings.values())
+    whole = _RAW in packings and all(packing.path.is_file() for packing in packings.values())
     return disk if whole else None
 
 
@@ -139,8 +150,6 @@ def build_key(image: Image, suite: str) -> str:
     """What the disk of ``image`` is named by: another key is another disk."""
     layout = build_layout(image.digest, SECTOR)
     base = None if is_system(image.name) else asdict(RECIPES[SYSTEM])
-    late = build_late_files("", "", IMAGE_ROOT if base else None)
-    files = [*build_early_files(), *late, build_system_script()]
     parts: Mapping[str, object] = {
         "image": image.digest,
         "base": base,
@@ -149,7 +158,7 @@ def build_key(image: Image, suite: str) -> str:
         "packages": PACKAGES,
         "table": build_table(layout),
         "loader": EARLY_CONFIG,
-        "files": [[entry.path, repr(entry.content)] for entry in files],
+        "files": describe_files(IMAGE_ROOT if base else None),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -160,38 +169,56 @@ def folder_of(image: Image) -> Path:
 
 
 def _build_disk(image: Image, base: Image, scratch: Path, built: Path, progress: Progress) -> Disk:
-    partition = build_id(image.digest, "root")
-    system = build_system(image, base, partition, scratch, progress)
-    tar = scratch / "canonical.tar"
-    digest = write_tar(system.tree, tar)
-    size = sum_sizes(system.tree)
+    """The raw disk: its root is the image's own, or another one with the image beside it."""
+    raw = built / PATHS[_RAW]
+    if base.name == image.name:
+        partition = build_id(image.digest, "root")
+        system = build_system(image, partition, None, scratch, progress)
+        root = write_root(system, scratch, scratch / "root.ext4")
+        layout = build_layout(image.digest, root.path.stat().st_size)
+        extra, beside = root.size - image.packings["tree"].apparent, None
+    else:
+        root = require_system(base, IMAGE_ROOT, progress)
+        extra, beside = root.size, image.packings["ext4-raw"].path
+        size = beside.stat().st_size
+        layout = build_layout(image.digest, root.path.stat().st_size, base.digest, size)
     progress(f"{image.name}: making the bootable disk")
-    extract_tree(tar, scratch / "tree")
-    root = scratch / "root.ext4"
-    write_ext4(scratch / "tree", root, digest, len(system.tree), size)
-    layout = build_layout(image.digest, root.stat().st_size)
-    packings = _write_packings(root, layout, scratch, built)
+    write_disk(root.path, layout, scratch, raw, beside)
+    run_command(["sync", raw], timeout=300)
     return Disk(
         image=image.name,
         image_digest=image.digest,
-        digest=digest_file(built / PATHS["disk-raw"]),
+        digest=_build_digest(raw, layout, root, image),
         folder=built,
-        packings=packings,
-        kernel=system.kernel,
-        packages=system.packages,
-        extra_bytes=size - image.packings["tree"].apparent,
-        changed=system.changed,
+        packings={_RAW: Packing(_RAW, raw, *sum_file_sizes([raw]), layout.size)},
+        kernel=root.kernel,
+        packages=root.packages,
+        extra_bytes=extra,
+        changed=root.changed,
     )
 
 
-def _write_packings(root: Path, layout: Layout, scratch: Path, built: Path) -> dict[str, Packing]:
-    paths = {name: built / path for name, path in PATHS.items()}
-    write_disk(root, layout, scratch, paths["disk-raw"])
-    convert_qcow2(paths["disk-raw"], paths["disk-qcow2"])
-    compress_file(paths["disk-raw"], paths["disk-raw-zstd"], "zstd")
-    run_command(["sync", "--file-system", built], timeout=300)
-    virtual = {"disk-raw": layout.size, "disk-qcow2": layout.size}
-    return {
-        name: Packing(name, path, *sum_file_sizes([path]), virtual.get(name))
-        for name, path in paths.items()
-    }
+def _build_digest(raw: Path, layout: Layout, root: Root, image: Image) -> str:
+    """What tells this disk from any other: its beginning, and the digests of its file systems."""
+    with raw.open("rb") as file:
+        head = file.read(layout.root.start)
+    parts = (head, root.digest.encode(), image.digest.encode() if layout.image else b"")
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _write_forms(disk: Disk, scratch: Path) -> dict[str, Packing]:
+    """Every packing of a disk; the compressed ones are made and moved to its folder."""
+    raw = disk.packings[_RAW]
+    fresh = {name: scratch / path for name, path in PATHS.items() if name != _RAW}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        packed = pool.submit(compress_file, raw.path, fresh["disk-raw-zstd"], "zstd")
+        convert_qcow2(raw.path, fresh["disk-qcow2"])
+        packed.result()
+    run_command(["sync", *fresh.values()], timeout=300)
+    virtual = {"disk-qcow2": raw.virtual}
+    found = {_RAW: raw}
+    for name, path in fresh.items():
+        final = disk.folder / PATHS[name]
+        path.replace(final)
+        found[name] = Packing(name, final, *sum_file_sizes([final]), virtual.get(name))
+    return found

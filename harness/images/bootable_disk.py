@@ -2,7 +2,8 @@
 
 Layout (GPT, UEFI specification 5.3): a BIOS boot partition with GRUB's core image, whose first
 sector the boot code in sector 0 loads; an EFI system partition (FAT) with GRUB as
-EFI/BOOT/BOOTX64.EFI; and the root file system (ext4).
+EFI/BOOT/BOOTX64.EFI; the root file system (ext4); and, where the image is not the system itself,
+the image's own ext4 disk, just as machines that bring their kernel get it.
 """
 
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
-from harness.images.bootable_files import EARLY_CONFIG
+from harness.images.bootable_files import EARLY_CONFIG, IMAGE_PARTITION
 from harness.images.recipes import EPOCH
 from harness.images.rooted import require_tools, tool_path
 from harness.process import run_command
@@ -43,6 +44,7 @@ _TIMEOUT = 300.0
 _BIOS_TYPE = "21686148-6449-6E6F-744E-656564454649"
 _EFI_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"  # root file system of x86-64
+IMAGE_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"  # any file system; systemd leaves it alone
 
 _BOOT_CODE = 440  # what follows in sector 0 belongs to the partition table
 _CORE_SECTOR_AT = 0x5C  # boot.S: where the boot code reads the core's first sector from
@@ -64,23 +66,41 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is on a disk of ``size`` bytes."""
+    """Where everything is on a disk of ``size`` bytes; ``image`` where it has its own partition."""
 
     uuid: str
     size: int
     bios: Partition
     efi: Partition
     root: Partition
+    image: Partition | None = None
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """In the order of the table."""
+        return (self.bios, self.efi, self.root, *([self.image] if self.image else []))
 
 
-def build_layout(digest: str, root_size: int) -> Layout:
-    """The partitions of a disk; all ids come from ``digest``."""
+def build_layout(
+    digest: str, root_size: int, system: str | None = None, image_size: int = 0
+) -> Layout:
+    """The partitions of a disk; all ids come from ``digest``.
+
+    With ``system``, the digest of the system beside the image, the root's id comes from that, and
+    the image has a partition of ``image_size`` bytes.
+    """
     bios = Partition("bios", _BIOS_TYPE, build_id(digest, "bios"), MIB, MIB)
     efi = Partition("efi", _EFI_TYPE, build_id(digest, "efi"), 2 * MIB, 16 * MIB)
     start = efi.start + efi.size
-    root = Partition("root", _ROOT_TYPE, build_id(digest, "root"), start, root_size)
+    root = Partition("root", _ROOT_TYPE, build_id(system or digest, "root"), start, root_size)
+    end = start + root_size
+    image = None
+    if system is not None:
+        identity = build_id(digest, IMAGE_PARTITION)
+        image = Partition(IMAGE_PARTITION, IMAGE_TYPE, identity, end, image_size)
     # The last mebibyte holds the second copy of the table.
-    return Layout(build_id(digest, "disk"), start + root_size + MIB, bios, efi, root)
+    size = end + (image_size if image else 0) + MIB
+    return Layout(build_id(digest, "disk"), size, bios, efi, root, image)
 
 
 def build_id(digest: str, part: str) -> str:
@@ -91,7 +111,7 @@ def build_id(digest: str, part: str) -> str:
 def build_table(layout: Layout) -> str:
     """The input of sfdisk(8)."""
     lines = ["label: gpt", f"label-id: {layout.uuid}", "unit: sectors"]
-    for part in (layout.bios, layout.efi, layout.root):
+    for part in layout.partitions:
         start, size = part.start // SECTOR, part.size // SECTOR
         ids = f"type={part.type}, uuid={part.uuid}, name={part.name}"
         lines.append(f"start={start}, size={size}, {ids}")
@@ -137,8 +157,10 @@ def require_grub(folder: Path, package: str) -> None:
             )
 
 
-def write_disk(root: Path, layout: Layout, scratch: Path, out: Path) -> None:
-    """Put the root file system ``root`` and the boot loader on a sparse disk ``out``."""
+def write_disk(
+    root: Path, layout: Layout, scratch: Path, out: Path, image: Path | None = None
+) -> None:
+    """Put the file systems ``root`` and ``image`` and the boot loader on a sparse disk ``out``."""
     core = _make_grub("i386-pc", ("biosdisk",), scratch)
     efi = _make_grub("x86_64-efi", ("linuxefi",), scratch)
     system = scratch / "efi.fat"
@@ -153,6 +175,9 @@ def write_disk(root: Path, layout: Layout, scratch: Path, out: Path) -> None:
         disk.write(_fit(patch_core(core.read_bytes(), first), layout.bios))
     copy_sparse(system, out, layout.efi.start)
     copy_sparse(root, out, layout.root.start)
+    if layout.image is not None:
+        assert image is not None
+        copy_sparse(image, out, layout.image.start)
 
 
 def write_fat(program: Path, partition: Partition, out: Path) -> None:

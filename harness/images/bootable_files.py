@@ -5,13 +5,20 @@ newline before it, since firmware and kernel may leave the cursor anywhere.
 """
 
 from harness.images.recipes import AGENT
-from harness.images.rootfs import Entry, build_file, build_symlink
+from harness.images.rootfs import Entry, build_file, build_folder, build_symlink
 
 IMAGE_ROOT = "srv/image"
-"""Where the tree of an image lies whole that is not itself a system with apt."""
+"""Where an image is mounted that is not itself a system with apt."""
+IMAGE_PARTITION = "image"
+"""The name of the partition that such an image lies on."""
 
 PORT = "/dev/virtio-ports/harness.channel"
 UNIT = "harness.service"
+MOUNT_UNIT = "srv-image.mount"
+"""systemd.mount(5): a mount unit is named by its path."""
+DISCARD_UNIT = "harness-discard.service"
+DISCARD_WORD = "rootflags=discard"
+"""On the kernel's command line: the disk is told what the guest deletes."""
 SYSTEM_SCRIPT = ".harness/system"
 
 OEM_PREFIX = "harness.kernel="
@@ -123,17 +130,18 @@ def build_unit(image_root: str | None) -> str:
     once the agent has ended.
     """
     command = f"/{AGENT} {PORT}"
-    binds = ""
+    binds = needs = ""
     if image_root:
         command += f" --root=/{image_root}"
         pairs = (f"/{name}:/{image_root}/{name}" for name in ("dev", "proc", "sys"))
         binds = f"BindPaths={' '.join(pairs)}\n"
+        needs = f"RequiresMountsFor=/{image_root}\nWants={DISCARD_UNIT}\nAfter={DISCARD_UNIT}\n"
     return f"""\
 [Unit]
 Description=Workload of the benchmark
 BindsTo={_PORT_UNIT}
 After={_PORT_UNIT}
-SuccessAction=poweroff
+{needs}SuccessAction=poweroff
 FailureAction=poweroff
 
 [Service]
@@ -145,6 +153,35 @@ StandardError=tty
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def build_mount_units(image_root: str) -> list[Entry]:
+    """What mounts the image's partition there, and what tells its disk of deleted blocks if the
+    kernel's command line asks for that of the root."""
+    mount = f"""\
+[Unit]
+Description=Image of the workload
+
+[Mount]
+What=/dev/disk/by-partlabel/{IMAGE_PARTITION}
+Where=/{image_root}
+Type=ext4
+"""
+    discard = f"""\
+[Unit]
+Description=Deleted blocks of the image go back to the host
+ConditionKernelCommandLine={DISCARD_WORD}
+RequiresMountsFor=/{image_root}
+
+[Service]
+Type=oneshot
+ExecStart=/bin/mount -o remount,discard /{image_root}
+"""
+    return [
+        build_folder(image_root),
+        build_file(f"etc/systemd/system/{MOUNT_UNIT}", mount.encode()),
+        build_file(f"etc/systemd/system/{DISCARD_UNIT}", discard.encode()),
+    ]
 
 
 def build_early_files(compression: str = "zstd") -> list[Entry]:
@@ -162,9 +199,10 @@ def build_early_files(compression: str = "zstd") -> list[Entry]:
 
 
 def build_late_files(release: str, partition: str, image_root: str | None) -> list[Entry]:
-    """What is added to the installed system: the unit and GRUB's configuration."""
+    """What is added to the installed system: the units and GRUB's configuration."""
     config = build_grub_config(release, build_command_line(partition))
     return [
+        *(build_mount_units(image_root) if image_root else ()),
         build_file(f"etc/systemd/system/{UNIT}", build_unit(image_root).encode()),
         build_symlink(f"{_WANTS}/{UNIT}", f"/etc/systemd/system/{UNIT}"),
         build_file("boot/grub/grub.cfg", config.encode()),

@@ -2,7 +2,7 @@
 
 Debian's packages are installed into the tree as it is, by its own maintainer scripts, so that what
 the image had stays the same bytes wherever no package has a reason to change it. An image that is
-no Debian system with apt lies whole in /srv/image, and the system beside it is the slim image.
+no Debian system with apt is mounted at /srv/image, and the system beside it is the slim image.
 """
 
 import re
@@ -14,7 +14,6 @@ from harness.errors import HostError
 from harness.images import apt
 from harness.images.archive import read_content, read_tar, write_tar
 from harness.images.bootable_files import (
-    IMAGE_ROOT,
     SYSTEM_SCRIPT,
     build_early_files,
     build_late_files,
@@ -77,26 +76,24 @@ def is_system(image: str) -> bool:
 
 
 def build_system(
-    image: Image, base: Image, partition: str, scratch: Path, progress: Progress
+    base: Image, partition: str, image_root: str | None, scratch: Path, progress: Progress
 ) -> System:
-    """The tree of a disk for ``image``; ``base`` is itself, or the system to put beside it.
+    """The tree of ``base`` with a kernel, systemd and what runs the agent.
 
-    ``partition`` is the id of the disk's root partition. The content of the entries stays in the
-    folder ``scratch``. Raises HostError.
+    ``partition`` is the id of the disk's root partition. With ``image_root`` the workload sees
+    only what is mounted there. The content of the entries stays in the folder ``scratch``. Raises
+    HostError.
     """
     own = read_folder(base.tree, scratch)
-    beside = image.name != base.name
-    progress(f"{image.name}: installing a kernel and systemd")
+    progress(f"{base.name}: installing a kernel and systemd")
     raw = install_packages(RECIPES[base.name], scratch)
     release = find_release(raw)
-    for entry in build_late_files(release, partition, IMAGE_ROOT if beside else None):
+    for entry in build_late_files(release, partition, image_root):
         raw[entry.path] = entry
-    if beside:
-        raw |= _read_beside(image, scratch)
     tree = finish_tree(raw, base.tree / AGENT, _read_files(RECIPES[base.name]))
     tree[SYSTEM_SCRIPT] = build_system_script()
-    added = find_added({} if beside else list_packages(own), list_packages(tree))
-    return System(tree, release, added, () if beside else list_changed(own, tree))
+    added = find_added({} if image_root else list_packages(own), list_packages(tree))
+    return System(tree, release, added, () if image_root else list_changed(own, tree))
 
 
 def install_packages(recipe: Recipe, scratch: Path) -> dict[str, Entry]:
@@ -172,11 +169,3 @@ def _build_setup(*archives: Path) -> str:
 def _read_files(recipe: Recipe) -> dict[str, str]:
     suite = apt.find_sources().suite
     return {path: text.replace("{suite}", suite) for path, text in recipe.files.items()}
-
-
-def _read_beside(image: Image, scratch: Path) -> dict[str, Entry]:
-    folder = scratch / "beside"
-    folder.mkdir()
-    tree = read_folder(image.tree, folder)
-    moved = (replace(entry, path=f"{IMAGE_ROOT}/{path}") for path, entry in tree.items())
-    return {entry.path: entry for entry in moved}

@@ -71,8 +71,8 @@ class Image:
 class Disk:
     """A whole bootable disk made of an image: boot loaders, kernel, systemd, and the image's tree.
 
-    Packings: ``disk-raw`` (sparse), ``disk-qcow2`` (compressed), ``disk-raw-zstd``. ``digest`` is
-    that of the raw disk's bytes, ``image_digest`` that of its image. ``packages`` are (name,
+    Packings: ``disk-raw`` (sparse), ``disk-qcow2`` (compressed), ``disk-raw-zstd``. ``digest``
+    stands for the raw disk's bytes, ``image_digest`` is that of its image. ``packages`` are (name,
     version, installed bytes) of what the disk has beyond the image, and ``extra_bytes`` is how much
     more its files hold. ``changed`` are paths of the image's own tree that differ on the disk.
     """

@@ -20,6 +20,8 @@ from harness.process import run_command
 
 ROOT_TYPE = uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
 """A root partition for x86-64 (Discoverable Partitions Specification)."""
+IMAGE_TYPE = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
+"""Any Linux file system: the image, where the system beside it has a root of its own."""
 
 CASYNC = "casync"
 _SECTOR = 512
@@ -56,8 +58,8 @@ def find_problem(text: str) -> str | None:
 
 
 def find_offset(disk: Path) -> int:
-    """Where the root file system of a disk begins, from its partition table (GPT); 0 for a bare
-    file system. Raises HostError for a table without a root."""
+    """Where the image's file system begins on a disk, from its partition table (GPT); 0 for a bare
+    file system. It has a partition of its own, or is the root. Raises HostError without either."""
     with disk.open("rb") as file:
         head = file.read(2 * _SECTOR)[_SECTOR:]
         if not head.startswith(b"EFI PART"):
@@ -65,9 +67,10 @@ def find_offset(disk: Path) -> int:
         first, count, size = struct.unpack_from("<QII", head, 72)
         file.seek(first * _SECTOR)
         entries = [file.read(size) for _ in range(count)]
-    for entry in entries:
-        if entry[:16] == ROOT_TYPE.bytes_le:
-            return int(struct.unpack_from("<Q", entry, 32)[0]) * _SECTOR
+    for wanted in (IMAGE_TYPE, ROOT_TYPE):
+        for entry in entries:
+            if entry[:16] == wanted.bytes_le:
+                return int(struct.unpack_from("<Q", entry, 32)[0]) * _SECTOR
     raise HostError(f"{disk.name} has no root partition")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.images import bootable
-from harness.images.bootable import find_disk, require_disk
+from harness.images import bootable, bootable_root, bootable_system
+from harness.images.bootable import find_disk, require_disk, require_forms
 from harness.images.bootable_disk import SECTOR
 from harness.images.bootable_files import OEM_PREFIX
 from harness.images.bootable_firmware import require_firmware
@@ -40,7 +40,7 @@ def run(*argv: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def disk(tiny_image: Image) -> Disk:
-    return require_disk(tiny_image, print)
+    return require_forms(tiny_image, print)
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,9 @@ def partitions(disk: Disk) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.fixture(scope="module")
-def root(
-    disk: Disk, partitions: dict[str, tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A copy of the root file system alone."""
-    out = tmp_path_factory.mktemp("root") / "root.ext4"
-    start, size = partitions["root"]
+def copy_partition(disk: Disk, place: tuple[int, int], out: Path) -> Path:
+    """A copy of one file system alone; ``place`` is its start and size."""
+    start, size = place
     source = disk.packings["disk-raw"].path
     blocks = [f"skip={start >> 20}", f"count={size >> 20}"]
     run("dd", "bs=1M", "conv=sparse", *blocks, f"if={source}", f"of={out}")
@@ -79,25 +75,49 @@ def test_a_built_disk_is_found_again(tiny_image: Image, disk: Disk) -> None:
 def test_a_second_build_gives_the_same_bytes(
     tiny_image: Image, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootable, "disks_dir", lambda: tmp_path)
-    again = require_disk(tiny_image, print)
+    monkeypatch.setattr(bootable, "disks_dir", lambda: tmp_path / "disks")
+    monkeypatch.setattr(bootable_root, "systems_dir", lambda: tmp_path / "systems")
+    again = require_forms(tiny_image, print)
     assert again.folder != disk.folder
     assert again.digest == disk.digest
     for name, packing in disk.packings.items():
         assert filecmp.cmp(again.packings[name].path, packing.path, shallow=False), name
 
 
-def test_three_partitions_in_a_table_that_sfdisk_accepts(
+def test_four_partitions_in_a_table_that_sfdisk_accepts(
     disk: Disk, partitions: dict[str, tuple[int, int]]
 ) -> None:
-    assert list(partitions) == ["bios", "efi", "root"]
+    assert list(partitions) == ["bios", "efi", "root", "image"]
     assert "No errors detected" in run("sfdisk", "--verify", disk.packings["disk-raw"].path)
 
 
-def test_the_root_file_system_is_clean_and_has_the_image_whole(root: Path) -> None:
+def test_the_root_file_system_is_clean_and_knows_where_the_image_goes(
+    disk: Disk, partitions: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    root = copy_partition(disk, partitions["root"], tmp_path / "root.ext4")
     run("e2fsck", "-fn", root)
-    for path in ("/srv/image/.harness/agent", "/.harness/system", "/boot/grub/grub.cfg"):
+    for path in ("/.harness/system", "/boot/grub/grub.cfg", "/etc/systemd/system/srv-image.mount"):
         assert "Type: regular" in run("debugfs", "-R", f"stat {path}", root), path
+    assert "Type: directory" in run("debugfs", "-R", "stat /srv/image", root)
+
+
+def test_the_image_is_there_as_machines_with_a_kernel_of_their_own_get_it(
+    tiny_image: Image, disk: Disk, partitions: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    image = copy_partition(disk, partitions["image"], tmp_path / "image.ext4")
+    assert filecmp.cmp(image, tiny_image.packings["ext4-raw"].path, shallow=False)
+
+
+def test_the_system_beside_an_image_is_made_once(
+    tiny_image: Image, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootable, "disks_dir", lambda: tmp_path)
+    monkeypatch.setattr(bootable_system, "run_mmdebstrap", fail)
+    assert require_disk(tiny_image, print).digest == disk.digest
+
+
+def fail(*_: object) -> None:
+    raise AssertionError("packages were installed again")
 
 
 def test_the_efi_partition_has_the_boot_loader_where_firmware_looks(

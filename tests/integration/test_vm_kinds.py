@@ -17,7 +17,7 @@ from harness.drivers.accelerator import build_direct_guest, prove_accelerator
 from harness.drivers.base import InstanceSpec
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.errors import TrialError
-from harness.images.bootable import require_disk
+from harness.images.bootable import require_forms
 from harness.images.catalog import require_packing
 from harness.images.initramfs import build_initramfs
 from harness.images.model import Disk, GuestKernel, Image, Programs
@@ -44,7 +44,7 @@ def parts(tiny_image: Image, programs: Programs, guest_kernel: GuestKernel) -> P
 
 @pytest.fixture(scope="module")
 def disk(tiny_image: Image) -> Disk:
-    return require_disk(tiny_image, print)
+    return require_forms(tiny_image, print)
 
 
 # ---- disks -----------------------------------------------------------------------------------

@@ -76,6 +76,16 @@ def test_partitions_follow_each_other_on_whole_mebibytes() -> None:
     assert layout.size == layout.root.start + 300 * MIB + MIB
 
 
+def test_an_image_beside_a_system_has_a_partition_after_the_root() -> None:
+    layout = build_layout(DIGEST, 300 * MIB, "sha256:7", 40 * MIB)
+    assert layout.image is not None and layout.image.start == layout.root.start + 300 * MIB
+    assert layout.size == layout.image.start + 40 * MIB + MIB
+    assert [part.name for part in layout.partitions] == ["bios", "efi", "root", "image"]
+    again = build_layout("sha256:6", 300 * MIB, "sha256:7", 40 * MIB)
+    assert again.root.uuid == layout.root.uuid  # GRUB's configuration in the root names it
+    assert again.image is not None and again.image.uuid != layout.image.uuid
+
+
 def test_ids_come_from_the_image_alone() -> None:
     one, again = build_layout(DIGEST, MIB), build_layout(DIGEST, 2 * MIB)
     other = build_layout("sha256:6", MIB)
@@ -150,13 +160,24 @@ def test_the_unit_of_a_system_runs_the_agent_in_its_own_root() -> None:
     assert "ExecStart=/.harness/agent /dev/virtio-ports/harness.channel\n" in unit
     assert "BindsTo=dev-virtio\\x2dports-harness.channel.device\n" in unit
     assert "SuccessAction=poweroff\nFailureAction=poweroff\n" in unit
-    assert "BindPaths" not in unit
+    assert "BindPaths" not in unit and "Mounts" not in unit
 
 
 def test_the_unit_of_another_image_gives_the_workload_that_tree() -> None:
     unit = build_unit("srv/image")
     assert "harness.channel --root=/srv/image\n" in unit
     assert "BindPaths=/dev:/srv/image/dev /proc:/srv/image/proc /sys:/srv/image/sys\n" in unit
+    assert "RequiresMountsFor=/srv/image\n" in unit
+
+
+def test_the_image_is_mounted_by_a_unit_and_discards_where_the_root_does() -> None:
+    files = {entry.path: entry.content for entry in build_late_files("6.1", "id", "srv/image")}
+    mount = files["etc/systemd/system/srv-image.mount"]
+    assert isinstance(mount, bytes)
+    assert b"What=/dev/disk/by-partlabel/image\nWhere=/srv/image\n" in mount
+    discard = files["etc/systemd/system/harness-discard.service"]
+    assert isinstance(discard, bytes) and b"KernelCommandLine=rootflags=discard\n" in discard
+    assert "srv/image" in files
 
 
 def test_the_unit_is_wanted_by_the_multi_user_target() -> None:
@@ -272,6 +293,16 @@ def test_a_record_reads_back_wherever_the_cache_is(tmp_path: Path) -> None:
     assert (found.packages, found.changed) == (disk.packages, disk.changed)
     (moved / "disk.qcow2").unlink()
     assert read_disk(moved) is None
+
+
+def test_a_disk_is_whole_without_its_compressed_forms_until_they_are_made(tmp_path: Path) -> None:
+    disk = build_disk(tmp_path / "one")
+    raw = replace(disk, packings={"disk-raw": disk.packings["disk-raw"]})
+    (disk.folder / "disk.json").write_text(format_disk(raw))
+    found = read_disk(disk.folder)
+    assert found is not None and list(found.packings) == ["disk-raw"]
+    (disk.folder / "disk.json").write_text(format_disk(replace(disk, packings={})))
+    assert read_disk(disk.folder) is None
 
 
 def test_a_record_of_another_version_is_none(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.model import Measurement, Outcome
 from harness.moves import series
 from harness.moves.app import FOLDER, RELEASES, build_layer, build_site, write_site
 from harness.moves.containers import build_extract
-from harness.moves.disks import ROOT_TYPE, build_script, find_offset, find_problem
+from harness.moves.disks import IMAGE_TYPE, ROOT_TYPE, build_script, find_offset, find_problem
 from harness.moves.layers import find_blob, read_manifest, write_layers
 from harness.moves.link import Speed, Traffic, build_shaping, parse_received, parse_shaped
 from harness.moves.machines import build_casync
@@ -196,6 +196,10 @@ def test_a_root_partition_begins_where_the_table_says(tmp_path: Path) -> None:
     struct.pack_into("<Q", table, 1024 + 256 + 32, 2048)
     disk.write_bytes(table)
     assert find_offset(disk) == 1 << 20
+    table[1024 : 1024 + 16] = IMAGE_TYPE.bytes_le
+    struct.pack_into("<Q", table, 1024 + 32, 8192)
+    disk.write_bytes(table)
+    assert find_offset(disk) == 4 << 20  # not the system's root
 
 
 # ---- the moves of a run ----------------------------------------------------------------------
