@@ -17,6 +17,7 @@ from harness.rebuild.layers import require_buildah
 from harness.rebuild.material import require_packages
 from harness.rebuild.trials import prepare_site, run_cases
 from harness.session import Listener
+from harness.stock.usage import start_use
 from harness.store import Store
 
 
@@ -57,8 +58,11 @@ def _measure(order: RebuildOrder, listener: Listener) -> int:
     packages = require_packages(image, listener.say)
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
-    site = prepare_site(image, packages, scratch, listener.say)
-    with Store.create(order.folder, build_manifest(order, image)) as store:
+    with (
+        start_use([image.tree, packages.folder]),
+        Store.create(order.folder, build_manifest(order, image)) as store,
+    ):
+        site = prepare_site(image, packages, scratch, listener.say)
         schedule = build_schedule(order.repeats, order.seed)
         listener.start(len(schedule), 0)
         for outcome in run_cases(schedule, site):

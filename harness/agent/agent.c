@@ -183,8 +183,6 @@ static int become_user(void) {
     unsigned held[GROUPS_MAX];
     const size_t size = group_count * sizeof *groups;
     if (!has_user) return 0;
-    (void)!fchown(1, uid, (gid_t)-1); /* or /dev/stdout could not be opened */
-    (void)!fchown(2, uid, (gid_t)-1);
     long count = syscall(SYS_getgroups, GROUPS_MAX, held);
     if ((count != (long)group_count || memcmp(held, groups, size)) &&
         syscall(SYS_setgroups, group_count, groups) < 0) return -1;
@@ -221,9 +219,18 @@ static void say_failed_step(void) {
     else say("fail exec %s: %s", words[0], reason);
 }
 
+/* The workload's user owns its output, or could not open /dev/stdout. Made as that user, since a
+ * user-space kernel lets nobody change a pipe's owner. */
+static int open_outputs(int out[2], int err[2]) {
+    int other = has_user && uid != geteuid() && syscall(SYS_setresuid, -1, uid, -1) == 0;
+    int done = pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 ? -1 : 0;
+    if (other && syscall(SYS_setresuid, -1, getuid(), -1) < 0) return -1;
+    return done;
+}
+
 static void start_workload(void) {
     int out[2], err[2];
-    if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0) {
+    if (open_outputs(out, err) < 0) {
         say("fail pipe: %s", strerror(errno));
         return;
     }

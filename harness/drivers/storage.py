@@ -16,6 +16,7 @@ BELOW = "base.raw"
 """How a shared qcow2 calls the raw disk that it is a layer on: a file in its own folder."""
 
 _UPPER_SIZE = "4G"  # sparse: an instance takes what it writes
+_UPPER_INODES = 32_768  # their tables are written at once, 256 bytes each
 _EXT4 = "none,extent,filetype,flex_bg,large_file,sparse_super,64bit"
 
 
@@ -88,7 +89,21 @@ def _build_layered(kind: str, options: Options, source: Path, folder: Path) -> S
     if options.upper != "disk":
         return Storage((source,), lower, share, words=(*words, "harness.upper=tmpfs"))
     path = folder / "upper.raw"
-    make = ("mke2fs", "-q", "-F", "-t", "ext4", "-O", _EXT4, "-m", "0", str(path), _UPPER_SIZE)
+    inodes = ("-N", str(_UPPER_INODES))
+    make = (
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        _EXT4,
+        "-m",
+        "0",
+        *inodes,
+        str(path),
+        _UPPER_SIZE,
+    )
     device = "/dev/vdb" if lower else "/dev/vda"
     return Storage(
         (source,),

@@ -20,6 +20,7 @@ from harness.images.oci import write_layout
 from harness.images.pack import extract_tree
 from harness.images.rooted import require_tools
 from harness.images.rootfs import Entry
+from harness.images.store import short_digest
 from harness.images.workshop import Progress, move_into_place, require_space, start_work
 from harness.paths import cache_dir
 from harness.process import run_command
@@ -54,10 +55,15 @@ class Base:
     changed: tuple[str, ...] = ()
 
 
+def packages_dir() -> Path:
+    """The folder of fetched packages, by the image that they are for."""
+    return cache_dir() / "rebuild"
+
+
 def require_packages(image: Image, progress: Progress) -> Packages:
     """The dependencies' packages for ``image``, fetched first where needed; raises HostError."""
-    parent = cache_dir() / "rebuild"
-    final = parent / image.digest.removeprefix("sha256:")[:12]
+    parent = packages_dir()
+    final = parent / short_digest(image.digest)
     if not final.is_dir():
         with start_work(parent, progress) as scratch:
             if not final.is_dir():

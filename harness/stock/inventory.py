@@ -11,6 +11,9 @@ from typing import Literal
 from harness.drivers import snapshot
 from harness.images import bootable, catalog, store
 from harness.images.archive import digest_file
+from harness.images.bootable_files import IMAGE_ROOT
+from harness.images.bootable_root import RECORD, read_system, system_folder, systems_dir
+from harness.images.bootable_system import SYSTEM
 from harness.images.kernel import kernels_dir
 from harness.images.model import Packing
 from harness.images.pack import measure_file
@@ -19,9 +22,12 @@ from harness.images.recipes import RECIPES
 from harness.images.rooted import run_rooted
 from harness.images.workshop import PREFIX
 from harness.paths import cache_dir
+from harness.rebuild.material import packages_dir
 from harness.stock.usage import is_used, read_last_use, try_lock
 
-Kind = Literal["image", "disk", "snapshot", "kernel", "initramfs", "programs", "leftover"]
+Kind = Literal[
+    "image", "disk", "snapshot", "kernel", "initramfs", "system", "packages", "programs", "leftover"
+]
 
 _BUILD_S = 600.0
 _DAMAGED = "it is damaged, or another version made it"
@@ -35,7 +41,7 @@ _FORMS = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing in the cache. ``name`` is the image's, or a kernel's release.
+    """One thing in the cache. ``name`` is the image's, a kernel's release, or what it was made for.
 
     ``digest`` is that of the image that it is or was made from. ``built`` and ``used`` are seconds
     of the Unix clock. ``fault`` says why no run would use it; empty for what is up to date.
@@ -58,7 +64,8 @@ def list_items() -> list[Item]:
     """All there is, by kind and name; compiles the programs where these are not there."""
     agent = build_programs().agent
     found = [*_list_images(), *_list_disks(), *_list_snapshots()]
-    found += [*_list_kernels(digest_file(agent)), *_list_programs(agent.parent)]
+    found += [*_list_kernels(digest_file(agent)), *_list_systems(), *_list_packages()]
+    found += _list_programs(agent.parent)
     return [*found, *_list_leftovers()]
 
 
@@ -152,6 +159,26 @@ def _list_initramfs(kernel: Item, agent: str) -> list[Item]:
     return found
 
 
+def _list_systems() -> Iterator[Item]:
+    """What lies beside images on bootable disks."""
+    base = store.find_record(SYSTEM)
+    current = system_folder(base.image, IMAGE_ROOT) if base else None
+    for folder in _list_folders(systems_dir()):
+        if read_system(folder) is None:
+            yield _build_damaged(folder.name, folder)
+            continue
+        fault = "" if folder == current else f"{SYSTEM}, or what is added to it, has changed"
+        yield _build("system", SYSTEM, folder, folder / RECORD, (), "", fault)
+
+
+def _list_packages() -> Iterator[Item]:
+    """What `layers` has fetched, by the image that it is for."""
+    images = {store.short_digest(each.image.digest) for each in store.list_records()}
+    for folder in _list_folders(packages_dir()):
+        fault = "" if folder.name in images else "its image is gone, or has changed"
+        yield _build("packages", folder.name, folder, folder, (), "", fault)
+
+
 def _list_programs(current: Path) -> Iterator[Item]:
     for folder in _list_folders(cache_dir() / "programs"):
         fault = "" if folder == current else "made from other sources"
@@ -162,7 +189,8 @@ def _list_leftovers() -> Iterator[Item]:
     """What dead builds left; the folder of one that is at work is no leftover."""
     roots = [store.images_dir(), bootable.disks_dir(), snapshot.snapshots_dir()]
     parents = [each for root in roots for each in _list_folders(root)]
-    for parent in (*parents, kernels_dir(), cache_dir() / "programs"):
+    flat = (kernels_dir(), systems_dir(), packages_dir(), cache_dir() / "programs")
+    for parent in (*parents, *flat):
         for folder in sorted(parent.glob(f"{PREFIX}*")):
             if time.time() - _read_time(folder) < _BUILD_S:
                 continue  # programs are compiled without a lock

@@ -15,7 +15,15 @@ from harness.errors import HostError
 from harness.paths import cache_dir
 
 MARK = ".used"
-DEPTHS = {"images": 2, "disks": 2, "snapshots": 2, "kernels": 1, "programs": 1}
+DEPTHS = {
+    "images": 2,
+    "disks": 2,
+    "snapshots": 2,
+    "kernels": 1,
+    "systems": 1,
+    "rebuild": 1,
+    "programs": 1,
+}
 """How many folders lie between the cache and its entries, by the first of them."""
 
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)

@@ -142,10 +142,38 @@ def torture(small: int) -> list[Member]:
         member("dangling", kind=tarfile.SYMTYPE, linkname="../../nowhere and more"),
         member("nothing"),
         member("/".join(f"d{number}" for number in range(60)) + "/deep", b"d"),
+        build_sparse("sparse", 20 << 20, b"in the middle", 64 << 20),
+        *(member(name, b"gone") for name in REMOVED),
     ]
     entries += [member(f"many/{number % 300}/{number}", b"%d\n" % number * (number % 40),
                        uid=number % 7) for number in range(small)]  # fmt: skip
     return entries
+
+
+REMOVED = ("folder/removed", "hidden/one", "hidden/deep/two")
+"""What the torture image's last layer takes away: a file, and all that a folder had."""
+
+
+def remove() -> list[Member]:
+    """The last layer of the torture image: a whiteout, and an opaque folder with something new."""
+    return [
+        member("folder/.wh.removed"),
+        member("hidden/.wh..wh..opq"),
+        member("hidden/new", b"new"),
+    ]
+
+
+def build_sparse(name: str, position: int, data: bytes, size: int) -> Member:
+    """A file of ``size`` bytes with data in one place, as GNU tar writes it (PAX, sparse 1.0)."""
+    spans = [(position, len(data)), (size, 0)]
+    numbers = [len(spans), *(number for span in spans for number in span)]
+    where = "".join(f"{number}\n" for number in numbers).encode()
+    info, content = member(f"GNUSparseFile.0/{name}", where + bytes(-len(where) % 512) + data)
+    info.pax_headers = {
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+        "GNU.sparse.name": name, "GNU.sparse.realsize": str(size),
+    }  # fmt: skip
+    return info, content
 
 
 ODD_NAMES = (

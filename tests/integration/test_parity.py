@@ -15,7 +15,17 @@ from harness.images.catalog import import_image
 from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
 from harness.parity import find_differences, parse_listing
-from tests.integration.import_rig import CAPABILITY, build_tar, read_layer, torture, write_image
+from harness.starter import read_clock
+from tests.integration.import_rig import (
+    CAPABILITY,
+    build_tar,
+    read_layer,
+    remove,
+    torture,
+    write_image,
+)
+from tests.integration.laboratory import look_inside, run_in_lab
+from tests.integration.machines import Parts
 from tests.integration.test_run import run_harness
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,7 +42,11 @@ def say_nothing(_: str) -> None:
 def tortured(tiny_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """Every kind of entry, the small files, and busybox to run something."""
     folder = tmp_path_factory.mktemp("torture")
-    layers = [build_tar(read_layer(tiny_image.tree)), build_tar(torture(SMALL))]
+    layers = [
+        build_tar(read_layer(tiny_image.tree)),
+        build_tar(torture(SMALL)),
+        build_tar(remove()),
+    ]
     layout = write_image(folder / "layout", layers, {"Cmd": ["true"]})
     return import_image(str(layout), "test-torture", say_nothing)
 
@@ -67,6 +81,34 @@ def test_engines_show_the_same_but_for_what_they_mount(tortured: Image) -> None:
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         f"process and {each}" for each in platforms[1:]
     ]
+
+
+LOOK = (
+    "stat -c '%s %b' /sparse; dd if=/sparse bs=1M skip=20 count=1 2>/dev/null | head -c 13; echo;"
+)
+LOOK += " cd /; ls folder hidden"
+
+
+def test_holes_are_holes_from_inside_and_what_a_layer_removes_is_gone(
+    tortured: Image, guest_kernel: GuestKernel, tmp_path: Path
+) -> None:
+    programs = build_programs()
+    parts = Parts(tortured, programs, guest_kernel)
+
+    def look(run_id: str) -> str:
+        with parts.start("vm-direct", run_id, command=("sh", "-c", LOOK)) as instance:
+            instance.channel.wait_exit(read_clock() + 30_000_000_000)
+            instance.stop()
+            output: str = instance.channel.output.decode()
+            return output
+
+    for shown in (
+        look_inside("namespace", tortured, programs, tmp_path, LOOK),
+        run_in_lab(look, tmp_path).splitlines(),
+    ):
+        size, blocks = map(int, shown[0].split())
+        assert (size, 0 < blocks * 512 < 1 << 20) == (64 << 20, True)
+        assert shown[1:] == ["in the middle", "folder:", "", "hidden:", "new"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")

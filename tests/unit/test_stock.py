@@ -231,6 +231,29 @@ def test_programs_of_another_source_are_out_of_date() -> None:
     }
 
 
+@pytest.mark.usefixtures("cache")
+def test_systems_and_packages_go_with_the_images_that_they_are_for(cache: Path) -> None:
+    image = publish("mine", "a")
+    for name in (store.short_digest(image.digest), "f" * 12):
+        (cache / "rebuild" / name / "debs").mkdir(parents=True)
+    system, broken = cache / "systems" / ("0" * 12), cache / "systems" / ("1" * 12)
+    broken.mkdir(parents=True)
+    system.mkdir()
+    (system / "root.ext4").write_bytes(b"root")
+    record = {"version": 1, "digest": "d", "size": 4, "kernel": "6.1", "packages": []}
+    (system / "system.json").write_text(json.dumps(record))
+    found = {(each.kind, each.path.name): each.fault for each in list_items()}
+    assert found["packages", store.short_digest(image.digest)] == ""
+    assert found["packages", "f" * 12] == "its image is gone, or has changed"
+    assert found["system", "0" * 12] == "slim, or what is added to it, has changed"
+    assert found["leftover", "1" * 12] == "it is damaged, or another version made it"
+    list(carry_out(decide(list_items(), Wish(), {}, time.time())))
+    assert [each.name for each in (cache / "rebuild").iterdir() if each.is_dir()] == [
+        store.short_digest(image.digest)
+    ]
+    assert not system.exists() and not broken.exists()
+
+
 # ---- digests -----------------------------------------------------------------------------------
 
 
