@@ -24,7 +24,9 @@ lint: setup-test
 
 asv: setup-test
 	cd benches && ../$(PYTHON_ENV) -m asv machine --yes
-	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --show-stderr --set-commit-hash=$$(git rev-parse HEAD)
+	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --record-samples --show-stderr --set-commit-hash=$$(git rev-parse HEAD)
+	cd benches && ../$(PYTHON_ENV) -m asv publish
+	@echo "pages: .asv/html/index.html"
 
 setup:
 	@sh harness/setup.sh run
