@@ -51,7 +51,8 @@ int main(int count, char **arguments) {
     if (pid == 0) {
         static char *environment[] = {"PATH=/usr/bin:/bin", NULL};
         TRY(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
-        mount_overlay(arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+        mount_overlay(arguments[1], arguments[2], arguments[3], arguments[4]);
+        TRY(mount(arguments[5], below(arguments[4], "/.harness/run"), NULL, MS_BIND, NULL), "run");
         populate_root(arguments[4]);
         change_root(arguments[4]);
         TRY(sethostname("reference", 9), "hostname");
