@@ -18,7 +18,7 @@ Row = tuple[str, str, str]
 def main(repeats: int) -> None:
     rows = [*_calibrate(repeats), *_compare_containers(3 * repeats), *_compare_engines(3 * repeats)]
     rows += _compare_machines(repeats)
-    rows.append(_time_help(3 * repeats))
+    rows.append(_measure_help(3 * repeats))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, limit in rows:
         print(f"{name:{widths[0]}}  {value:{widths[1]}}  {limit}")
@@ -93,11 +93,11 @@ def _compare_machines(repeats: int) -> list[Row]:
     return [*rows, (f"vm-direct to {RESTORED}, ready", f"{ratio:.2f} ×", "at least 2 ×")]
 
 
-def _time_help(repeats: int) -> Row:
-    return "--help", format_seconds(statistics.median(time_help(repeats))), "under 250 ms"
+def _measure_help(repeats: int) -> Row:
+    return "--help", format_seconds(statistics.median(measure_help(repeats))), "under 250 ms"
 
 
-def time_help(repeats: int) -> list[float]:
+def measure_help(repeats: int) -> list[float]:
     """Seconds of `python -m harness --help`."""
     found = []
     for _ in range(repeats):

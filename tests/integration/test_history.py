@@ -103,7 +103,6 @@ def test_a_slowed_driver_is_a_reported_regression(clone: Clone, commits: tuple[s
     worse = told.partition("Benchmarks that have got worse")[2].partition("Benchmarks that")[0]
     assert "track_namespace_to_crun" in worse
     assert "track_namespace_to_c_program" in worse
-    assert "track_help" not in worse
 
 
 def test_the_history_becomes_pages(clone: Clone, commits: tuple[str, str]) -> None:
