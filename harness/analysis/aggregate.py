@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.analysis.statistics import summarise_groups
+from harness.analysis.arrays import Integers
+from harness.analysis.sample_file import read_sample_file
+from harness.analysis.statistics import bootstrap_groups, summarise_groups
 from harness.errors import InputError
 from harness.model import SAMPLE_COLUMNS
 from harness.store import write_samples
@@ -39,55 +41,57 @@ def load_samples(folder: Path) -> pd.DataFrame:
     """The measured samples of a result folder, warm-up left out; columns as in METRICS.
 
     ``marks`` are joined by spaces. Where an interrupted run left only a journal, the samples are
-    projected from it first.
+    projected from it first. Raises InputError for a file that is damaged, has other columns or
+    holds values that are no numbers.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     path = folder / SAMPLES
     if not path.exists() and (folder / JOURNAL).exists():
         write_samples(folder)
-    try:
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"{path} cannot be read: {reason}",
-            hint="remove it and render again: it is made anew from the journal",
-        ) from error
-    missing = [name for name in SAMPLE_COLUMNS if name not in table.column_names]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]}")
-    table = table.filter(pc.invert(table["warmup"]))
-    joined = pc.binary_join(table["marks"], " ")
-    table = table.set_column(table.column_names.index("marks"), "marks", joined)
-    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=True)
+    frame: pd.DataFrame = read_sample_file(path).to_pandas(strings_to_categorical=True)
     return frame
 
 
 def summarise(samples: pd.DataFrame, seed: int) -> pd.DataFrame:
     """One row per series: the columns of SERIES, then
 
-    ``n`` (blocks), ``median``, ``low``, ``high`` (95 % interval), ``least``, ``most`` (range),
-    ``marked`` (disturbed trials) and ``withheld`` (why the figure is no headline, or empty).
+    ``n`` (blocks), ``median``, ``low``, ``high`` (95 % interval), ``drift`` (trend over the run in
+    the metric's unit, 0 without one), ``bootstrap_low``, ``bootstrap_high`` (the plain percentile
+    bootstrap, for comparison), ``least``, ``most`` (range), ``marked`` (disturbed trials) and
+    ``withheld`` (why the figure is no headline, or empty).
     """
     blocks = reduce_to_blocks(samples[~samples["metric"].isin(APART)])
     keys = blocks.groupby(SERIES, observed=True, sort=True)
     groups = np.asarray(keys.ngroup(), dtype=np.int64)
     table = keys["value"].agg(least="min", most="max")
-    found = summarise_groups(blocks["value"].to_numpy(dtype=float), groups, len(table), seed)
-    table.insert(0, "n", found.size)
-    table.insert(1, "median", found.median)
-    table.insert(2, "low", found.low)
-    table.insert(3, "high", found.high)
+    values = blocks["value"].to_numpy(dtype=float)
+    order = blocks["block"].to_numpy(dtype=np.int64)
+    found = summarise_groups(values, groups, len(table), order)
+    lows, highs = bootstrap_groups(values, groups, len(table), seed)
+    columns = {
+        "n": found.size, "median": found.median, "low": found.low, "high": found.high,
+        "drift": found.drift, "bootstrap_low": lows, "bootstrap_high": highs,
+    }  # fmt: skip
+    for place, (name, column) in enumerate(columns.items()):
+        table.insert(place, name, column)
     table["marked"] = keys["disturbed"].sum().astype(int)
-    doubtful = (table["n"] < LEAST_BLOCKS) | (table["marked"] > MOST_MARKED * table["n"])
-    marks = blocks["marks"].astype(str).to_numpy()
-    table["withheld"] = [
-        find_refusal(list(marks[groups == number])) if doubt else ""
-        for number, doubt in enumerate(doubtful)
-    ]
+    table["withheld"] = find_refusals(
+        blocks["marks"].astype(str).to_numpy(), blocks["disturbed"].to_numpy(), groups, len(table)
+    )
     return table.reset_index()
+
+
+def find_refusals(
+    marks: np.ndarray, disturbed: np.ndarray, groups: Integers, count: int
+) -> list[str]:
+    """`find_refusal` for each of ``count`` groups; ``marks`` and ``disturbed`` by trial."""
+    size = np.bincount(groups, minlength=count)
+    bad = np.bincount(groups, weights=disturbed, minlength=count)
+    order = np.argsort(groups, kind="stable")
+    start = np.cumsum(size) - size
+    found = [""] * count
+    for each in np.flatnonzero((size < LEAST_BLOCKS) | (bad > MOST_MARKED * size)).tolist():
+        found[each] = find_refusal(list(marks[order[start[each] : start[each] + size[each]]]))
+    return found
 
 
 def reduce_to_blocks(samples: pd.DataFrame) -> pd.DataFrame:

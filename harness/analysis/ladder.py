@@ -116,7 +116,7 @@ def _summarise(times: Sequence[tuple[int, float]], seed: int) -> Figure | None:
     if not blocks:
         return None
     values = np.array([median(each) for each in blocks.values()])
-    found = summarise_groups(values, np.zeros(len(values), dtype=np.int64), 1, seed)
+    found = summarise_groups(values, np.zeros(len(values), dtype=np.int64), 1)
     return Figure(
         len(values), float(found.median[0]), float(found.low[0]), float(found.high[0]), "s"
     )

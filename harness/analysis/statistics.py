@@ -1,50 +1,84 @@
-"""Medians with bootstrap intervals, a robust test, Holm's correction: numpy arrays in and out.
+"""Medians with 95 % intervals over blocks, and Holm's correction: numpy arrays in and out.
 
 The unit of replication is the block. Everything works on many groups at once and is a pure
-function of the values and a seed; the order of blocks does not matter.
+function of the values and a seed.
+
+What is estimated is the median over the run's blocks. On a host that drifts, that is its level in
+the middle of the run: a trend is taken out of the interval, so that drift is not counted as noise
+(`trends`). Without a trend, the order of blocks does not matter.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from harness.analysis.arrays import Floats as Floats
+from harness.analysis.arrays import Integers as Integers
+from harness.analysis.arrays import iterate_rows
+from harness.analysis.quantiles import CONFIDENCE as CONFIDENCE
+from harness.analysis.quantiles import find_coverage, find_quantile_interval
+from harness.analysis.trends import find_slopes, find_stretch, level_rows
 
-CONFIDENCE = 0.95
 RESAMPLES = 10_000
-TRIM = 0.2
-_CELLS = 10_000_000
-"""Most resampled medians that are held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summaries:
-    """One entry per group: size, median, and the 95 % interval of the median."""
+    """One entry per group: size, median, the 95 % interval of the median, and the drift.
+
+    ``drift`` is the trend from the first block to the last in the unit of the values, 0 where
+    there is none.
+    """
 
     size: Integers
     median: Floats
     low: Floats
     high: Floats
+    drift: Floats
 
 
-def summarise_groups(values: Floats, groups: Integers, count: int, seed: int) -> Summaries:
+def summarise_groups(
+    values: Floats, groups: Integers, count: int, blocks: Integers | None = None
+) -> Summaries:
     """Summarise ``values`` by ``groups`` (numbers from 0 to ``count`` − 1, one per value).
 
-    An empty group has size 0 and NaN for the rest.
+    Only where ``blocks`` give the order of the values can a trend be found. An empty group has
+    size 0 and NaN for the rest.
     """
     size = np.bincount(groups, minlength=count).astype(np.int64)
-    ordered = values[np.lexsort((values, groups))]
-    start = np.concatenate(([0], np.cumsum(size)[:-1])).astype(np.int64)
-    median, low, high = (np.full(count, np.nan) for _ in range(3))
-    for each in np.unique(size[size > 0]):
-        members = np.flatnonzero(size == each)
-        for part in np.array_split(members, -(-len(members) * RESAMPLES // _CELLS)):
-            rows = ordered[start[part, None] + np.arange(each)]
-            median[part] = np.median(rows, axis=1)
-            low[part], high[part] = bootstrap_median(rows, seed)
-    return Summaries(size, median, low, high)
+    median, low, high, drift = (np.full(count, np.nan) for _ in range(4))
+    for part, rows in iterate_rows(values, groups, count, lambda each: 4 * each, blocks):
+        slopes = np.zeros(len(rows)) if blocks is None else find_slopes(rows)
+        median[part] = np.median(rows, axis=1)
+        low[part], high[part] = _find_interval(rows, slopes)
+        drift[part] = slopes * (rows.shape[1] - 1)
+    return Summaries(size, median, low, high, drift)
+
+
+def _find_interval(rows: Floats, slopes: Floats) -> tuple[Floats, Floats]:
+    """Never outside of what was measured, and the median of that always within."""
+    level = np.sort(level_rows(rows, slopes), axis=1)
+    low, high = find_quantile_interval(level, 0.5)
+    centre, stretch = np.median(level, axis=1), find_stretch(rows.shape[1], slopes)
+    low, high = centre - (centre - low) * stretch, centre + (high - centre) * stretch
+    median = np.median(rows, axis=1)
+    low = np.minimum(np.maximum(low, rows.min(axis=1)), median)
+    high = np.maximum(np.minimum(high, rows.max(axis=1)), median)
+    return low, high
+
+
+def bootstrap_groups(
+    values: Floats, groups: Integers, count: int, seed: int
+) -> tuple[Floats, Floats]:
+    """The percentile bootstrap's interval of the median of each group, over 10 000 resamples.
+
+    It is stored beside the interval that is reported, for comparison with other tools; with few
+    blocks it is too narrow (`quantiles`). NaN for an empty group.
+    """
+    low, high = np.full(count, np.nan), np.full(count, np.nan)
+    for part, rows in iterate_rows(values, groups, count, lambda _: RESAMPLES):
+        low[part], high[part] = bootstrap_median(np.sort(rows, axis=1), seed)
+    return low, high
 
 
 def bootstrap_median(rows: Floats, seed: int) -> tuple[Floats, Floats]:
@@ -81,38 +115,7 @@ def best_coverage(size: int) -> float:
 
     It is that of the whole range; 95 % needs six blocks, and fewer than six are said to fall short.
     """
-    return float(1 - 2.0 ** (1 - size)) if size > 0 else 0.0
-
-
-def trimmed_p_values(values: Floats, groups: Integers, count: int) -> Floats:
-    """Two-sided p of «the location is 0» for each group; NaN for fewer than two values.
-
-    Yuen's trimmed t-test for one sample (Biometrika 61, 1974) with 20 % off each end: like the
-    median it shrugs off a stray block, yet gives small values at ten blocks, where the smallest p
-    of a rank test could never survive a correction over many comparisons.
-    """
-    from scipy import special
-
-    size = np.bincount(groups, minlength=count).astype(np.int64)
-    ordered = values[np.lexsort((values, groups))]
-    start = np.concatenate(([0], np.cumsum(size)[:-1])).astype(np.int64)
-    found = np.full(count, np.nan)
-    for each in np.unique(size[size > 1]):
-        members = np.flatnonzero(size == each)
-        rows = ordered[start[members, None] + np.arange(each)]
-        cut = int(TRIM * each)
-        kept = each - 2 * cut
-        mean = rows[:, cut : each - cut].mean(axis=1)
-        rows = np.clip(rows, rows[:, [cut]], rows[:, [each - cut - 1]])
-        error = rows.std(axis=1, ddof=1) * np.sqrt((each - 1) / (kept * (kept - 1)))
-        found[members] = 2 * special.stdtr(kept - 1, -_divide(np.abs(mean), error))
-    return found
-
-
-def _divide(mean: Floats, error: Floats) -> Floats:
-    """|t|; values without any spread are either exactly at 0 or infinitely far from it."""
-    apart = np.where(mean > 0, np.inf, 0.0)
-    return np.divide(mean, error, out=apart, where=error > 1e-12 * mean)
+    return find_coverage(size)
 
 
 def correct_holm(p_values: Floats) -> Floats:
