@@ -6,6 +6,7 @@ runs in a process of its own, whose whole time and peak memory count. Beside it 
 of `scipy.stats.bootstrap` over the same groups takes, extrapolated from a few of them.
 """
 
+import datetime
 import os
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from harness.analysis.aggregate import load_samples, summarise
 from harness.analysis.ratios import compare_platforms
@@ -71,31 +71,34 @@ def write_samples(folder: Path, blocks: int, workloads: int) -> int:
     block, platform, workload, metric = (each.ravel() for each in np.indices(shape))
     level = 1 + 0.1 * (platform % (PLATFORMS - 1)) + 0.2 * block / blocks
     words = {
-        "platform": pd.Categorical.from_codes(platform, categories=platforms),
-        "workload": pd.Categorical.from_codes(workload, [f"load-{n}" for n in range(workloads)]),
-        "metric": pd.Categorical.from_codes(metric, _NAMES),
+        "platform": np.array(platforms)[platform],
+        "workload": np.array([f"load-{number}" for number in range(workloads)])[workload],
+        "metric": np.array(_NAMES)[metric],
+        "value": level * chance.lognormal(0, 0.05, len(block)),
     }
     fixed = {
         "run_id": "r", "host": "h", "kind": "container", "accelerator": "none", "image": "tiny",
-        "cache": "warm", "instances": 1, "phase": "", "unit": "s", "warmup": False,
-        "started_at": pd.Timestamp("2025-03-14", tz="UTC"),
+        "cache": "warm", "instances": 1, "phase": "", "unit": "s", "warmup": False, "marks": [],
+        "started_at": datetime.datetime(2025, 3, 14, tzinfo=datetime.UTC),
     }  # fmt: skip
     trial = (block * PLATFORMS + platform) * workloads + workload
-    frame = pd.DataFrame({**words, "block": block, "trial": trial, "order": trial})
-    frame = frame.assign(**fixed, value=level * chance.lognormal(0, 0.05, len(block)))
-    frame["marks"] = [[]] * len(frame)
-    _write(frame[list(SAMPLE_COLUMNS)], folder / SAMPLES)
-    return len(frame)
+    numbers = {"block": block, "trial": trial, "order": trial}
+    _write({**fixed, **words, **numbers}, len(block), folder / SAMPLES)
+    return len(block)
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
+def _write(columns: Mapping[str, object], length: int, path: Path) -> None:
+    """One value stands for a whole column of it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    place = table.column_names.index("marks")
-    marks = table["marks"].cast(pa.list_(pa.string()))
-    pq.write_table(table.set_column(place, "marks", marks), path, compression="zstd")
+    types = {"marks": pa.list_(pa.string())}
+    arrays = [
+        pa.array(each) if isinstance(each, np.ndarray)
+        else pa.repeat(pa.scalar(each, types.get(name)), length)
+        for name, each in ((name, columns[name]) for name in SAMPLE_COLUMNS)
+    ]  # fmt: skip
+    pq.write_table(pa.table(arrays, names=list(SAMPLE_COLUMNS)), path, compression="zstd")
 
 
 def analyse(folder: Path) -> tuple[int, int]:

@@ -15,8 +15,6 @@ import pandas as pd
 from harness.analysis.arrays import Integers
 from harness.analysis.sample_file import read_sample_file
 from harness.analysis.statistics import bootstrap_groups, summarise_groups
-from harness.errors import InputError
-from harness.model import SAMPLE_COLUMNS
 from harness.store import write_samples
 from harness.store.names import JOURNAL, SAMPLES
 

@@ -5,6 +5,8 @@ A sentence claims a difference only where the verdict does. Names stand in code 
 
 from dataclasses import dataclass
 
+from harness.analysis.noise_floor import find_share_interval
+from harness.analysis.pairs import SIGNIFICANT
 from harness.analysis.ratios import THRESHOLD
 from harness.analysis.rebuild import is_alone, say_rebuilds
 from harness.analysis.results import Ratio, Results
@@ -253,25 +255,46 @@ def _say_emulation(results: Results) -> Statement | None:
     )
 
 
-def _say_floor(results: Results) -> Statement | None:
-    """What the A/A arm of the answer's workload says about startup."""
+def _say_floor(results: Results) -> Statement:
+    """What the A/A arms of the answer's workload say about startup, and of the verdicts at all."""
     workload = find_workload(results)
-    for (platform, each, metric), ratio in results.arms.items():
-        if each == workload and metric == "startup.ready":
-            floor = max(1 / ratio.low, ratio.high, 1.0) - 1
-            name = _name(results, base_platform(platform))
-            comma = "," if "," in name else ""
-            return Statement(
-                "Noise",
-                (
-                    f"Entered twice, {name}{comma} differed from itself by a ratio of "
-                    f"{format_ratio(ratio)}.",
-                    f"A difference in startup below {format_share(floor)} could not have been "
-                    "seen in this run.",
-                ),
-            )
-    text = "No platform was entered twice (no A/A arm), so the noise floor of this run is unknown."
-    return Statement("Noise", (text,))
+    told = [
+        sentence
+        for (platform, each, metric), ratio in results.arms.items()
+        if each == workload and metric == "startup.ready"
+        for sentence in _say_arm(results, platform, ratio)
+    ]
+    if not results.arms:
+        text = "No platform was entered twice (no A/A arm), so the noise floor of this run is"
+        return Statement("Noise", (f"{text} unknown.",))
+    return Statement("Noise", (*told, *_say_alarms(results)))
+
+
+def _say_arm(results: Results, platform: str, ratio: Ratio) -> tuple[str, ...]:
+    name = _name(results, base_platform(platform))
+    comma = "," if "," in name else ""
+    if ratio.withheld:
+        return (f"Entered twice, {name}{comma} tells nothing of the noise: {ratio.withheld}.",)
+    return (
+        f"Entered twice, {name}{comma} differed from itself by a ratio of {format_ratio(ratio)}.",
+        f"A difference in its startup below {format_share(ratio.reach)} could not have been told "
+        f"from noise, and one comparison sees {format_share(ratio.effect)} in 80 % of such runs.",
+    )
+
+
+def _say_alarms(results: Results) -> tuple[str, ...]:
+    """How often the verdicts are false on this run's own noise."""
+    alarms = results.alarms
+    if not alarms.compared:
+        return ()
+    low, high = find_share_interval(alarms.tables, alarms.relabelled)
+    many = "" if low <= SIGNIFICANT else ", more than the 5 % that the verdicts promise"
+    return (
+        f"Of {alarms.compared} comparisons of a platform with itself, {alarms.called or 'none'} "
+        f"{'were' if alarms.called > 1 else 'was'} called different; with the two arms swapped at "
+        f"random within blocks, {format_share(alarms.share)} of {alarms.relabelled} tables held a "
+        f"false difference ({format_share(low)} to {format_share(high)}){many}.",
+    )
 
 
 def _say_missing(results: Results) -> Statement | None:

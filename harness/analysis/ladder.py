@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from harness.analysis.results import Figure, Results, find_seed
+from harness.analysis.results import Figure, Results
 from harness.analysis.statistics import summarise_groups
 from harness.analysis.tables import Cell, Row, Table, build_cell
 from harness.analysis.wording import ABSENT, describe_platform, find_traits, quote
@@ -100,7 +100,7 @@ def _build_rungs(results: Results, workload: str, climb: Climb, rungs: Sequence[
         times = climb.find_times(name)
         headline = {"ready": "startup.ready", RESPONSE: "startup.response"}.get(name, "")
         figure = results.find(climb.platform, workload, headline)
-        cell = build_cell(figure or _summarise(times, find_seed(results.manifest)))
+        cell = build_cell(figure or _summarise(times))
         if 0 < len(times) < len(climb.outcomes):
             few = f"in {len(times)} of {len(climb.outcomes)} starts"
             cell = Cell(cell.text, f"{cell.note}; {few}".removeprefix("; "), cell.tone)
@@ -108,7 +108,7 @@ def _build_rungs(results: Results, workload: str, climb: Climb, rungs: Sequence[
     return cells
 
 
-def _summarise(times: Sequence[tuple[int, float]], seed: int) -> Figure | None:
+def _summarise(times: Sequence[tuple[int, float]]) -> Figure | None:
     """Median over blocks with its interval; of several starts in a block their median counts."""
     blocks: dict[int, list[float]] = {}
     for block, seconds in times:
@@ -116,7 +116,8 @@ def _summarise(times: Sequence[tuple[int, float]], seed: int) -> Figure | None:
     if not blocks:
         return None
     values = np.array([median(each) for each in blocks.values()])
-    found = summarise_groups(values, np.zeros(len(values), dtype=np.int64), 1)
+    order = np.array(list(blocks), dtype=np.int64)
+    found = summarise_groups(values, np.zeros(len(values), dtype=np.int64), 1, order)
     return Figure(
         len(values), float(found.median[0]), float(found.low[0]), float(found.high[0]), "s"
     )

@@ -67,9 +67,7 @@ def find_p_values(found: Trimmed) -> Floats:
 
 def find_equivalence_p_values(found: Trimmed, bound: float) -> Floats:
     """p of «the location is at least ``bound`` away from 0»: the larger of two one-sided tests."""
-    return np.maximum(
-        _find_tail(bound - found.mean, found), _find_tail(bound + found.mean, found)
-    )
+    return np.maximum(_find_tail(bound - found.mean, found), _find_tail(bound + found.mean, found))
 
 
 def _find_tail(distance: Floats, found: Trimmed) -> Floats:
@@ -121,15 +119,14 @@ def _count_flips(size: int) -> int:
 def _build_signs(size: int, seed: int) -> Floats:
     """Signs of the blocks (size × flips); a flip and its opposite have the same absolute sum."""
     if size <= _EXACT:
-        numbers = np.arange(2 ** (size - 1))
-        return 1.0 - 2.0 * (numbers >> np.arange(size)[:, None] & 1)
-    chance = np.random.default_rng((seed, size))
-    return chance.integers(0, 2, (size, FLIPS)) * 2.0 - 1.0
+        bits = np.arange(2 ** (size - 1)) >> np.arange(size)[:, None] & 1
+    else:
+        bits = np.random.default_rng((seed, size)).integers(0, 2, (size, FLIPS))
+    signs: Floats = np.where(bits, -1.0, 1.0)
+    return signs
 
 
-def find_shifts(
-    values: Floats, groups: Integers, count: int
-) -> tuple[Floats, Floats, Floats]:
+def find_shifts(values: Floats, groups: Integers, count: int) -> tuple[Floats, Floats, Floats]:
     """Hodges–Lehmann estimate of each group, with its 95 % interval; NaN for an empty group.
 
     The interval's ends are Walsh averages whose rank comes from the exact distribution of the

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from harness.analysis import rebuild
 from harness.analysis.aggregate import LEAST_BLOCKS
+from harness.analysis.quantiles import find_quantile_refusal
 from harness.analysis.ratios import THRESHOLD
 from harness.analysis.results import Results, get_list, get_mapping
 from harness.analysis.tables import Cell, Row, Table
+from harness.analysis.tails import TAILS
 from harness.analysis.wording import (
     ABSENT,
     describe_accelerator,
@@ -56,15 +58,28 @@ def build_method(results: Results) -> list[str]:
         _describe_blocks(results, plan),
         states.get(cache, ""),
         f"Memory is read once at a settled point after `ready`{settled}.",
-        "Figures are medians over blocks with 95 % intervals from a bootstrap over blocks; ratios "
-        "are paired within blocks.",
-        f"A verdict needs the whole interval beyond {format_share(THRESHOLD)} and beyond the noise "
-        "floor of the A/A arm, and p < 0.05 after Holm's correction over all comparisons (Yuen's "
-        "trimmed t-test on log ratios).",
+        "Figures are medians over blocks with 95 % intervals from the ranks of the blocks' values, "
+        "a trend over the run taken out; ratios are paired within blocks.",
+        f"A verdict of a difference needs the whole interval beyond {format_share(THRESHOLD)} and "
+        "beyond the noise floor of the A/A arm of its kind (else the largest), and p < 0.05 after "
+        "Holm's correction over all comparisons (Yuen's trimmed t-test on log ratios).",
+        f"`equivalent` needs the whole interval within {format_share(THRESHOLD)}, a noise floor "
+        "below that, and p < 0.05 of two one-sided tests, corrected in the same way.",
+        *_describe_quantiles(results),
         f"No figure is dropped. With fewer than {LEAST_BLOCKS} blocks, or more than a third of its "
         "trials disturbed, a figure is no headline.",
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def _describe_quantiles(results: Results) -> list[str]:
+    """Which of p95 and p99 are not given, and why."""
+    blocks = len({outcome.block for outcome in results.measured})
+    return [
+        f"p{share * 100:.0f} is not given: {reason}."
+        for share in TAILS
+        if (reason := find_quantile_refusal(blocks, share))
+    ]
 
 
 def _describe_parity(results: Results) -> list[str]:

@@ -96,8 +96,8 @@ def find_floors(arms: pd.DataFrame) -> Floors:
 
 
 def find_reach(low: float, high: float) -> float:
-    """How far the interval of a ratio reaches from 1, as a share."""
-    return max(1 / low, high, 1.0) - 1
+    """How far the interval of a ratio reaches from 1, as a share; NaN without an interval."""
+    return max(1 / low, high, 1.0) - 1 if low == low else low
 
 
 def count_false_alarms(pairs: Pairs, seed: int, relabellings: int = RELABELLINGS) -> FalseAlarms:
@@ -146,8 +146,8 @@ def find_differences(
     corrected = np.array([correct_holm(each) for each in p_values])
     bound = np.log1p(threshold)
     beyond = (found.low > bound) | (found.high < -bound)
-    differences: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = (
-        beyond.reshape(tables, count) & (corrected < SIGNIFICANT)
+    differences: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = beyond.reshape(tables, count) & (
+        corrected < SIGNIFICANT
     )
     return differences
 

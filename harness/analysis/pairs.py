@@ -41,9 +41,9 @@ _KEYS = ["platform", "kind", "accelerator", *CASE, "metric"]
 class Pairs:
     """Comparisons and their pairs.
 
-    ``table`` has one row a comparison: the columns of _KEYS, ``reference``, ``n`` and ``withheld``. ``logs``,
-    ``groups`` (rows of the table) and ``blocks`` have one entry a pair; a comparison that has no
-    ratio is in the table alone.
+    ``table`` has one row a comparison: the columns of _KEYS, ``reference``, ``n`` (pairs) and
+    ``withheld``. ``logs``, ``groups`` (rows of the table) and ``blocks`` have one entry a pair; a
+    comparison that has no ratio is in the table alone.
     """
 
     table: pd.DataFrame
@@ -64,7 +64,7 @@ def pair_blocks(blocks: pd.DataFrame, find_reference: Callable[[str], str]) -> P
     A ratio needs values above zero; where one of a comparison is not, the whole comparison is
     withheld: leaving out that block alone would leave out what speaks against the others.
     """
-    pairs = _merge(blocks, find_reference)
+    pairs = merge_references(blocks, find_reference)
     keys = pairs.groupby(_KEYS, observed=True, sort=True)
     groups = np.asarray(keys.ngroup(), dtype=np.int64)
     table = keys.size().rename("n").reset_index().astype(dict.fromkeys(_WORDS, object))
@@ -77,7 +77,7 @@ def pair_blocks(blocks: pd.DataFrame, find_reference: Callable[[str], str]) -> P
     return Pairs(table, logs, groups[kept], pairs["block"].to_numpy(dtype=np.int64)[kept])
 
 
-def _merge(blocks: pd.DataFrame, find_reference: Callable[[str], str]) -> pd.DataFrame:
+def merge_references(blocks: pd.DataFrame, find_reference: Callable[[str], str]) -> pd.DataFrame:
     """Each row with ``value``, ``marks`` and ``disturbed`` of its reference in the same block.
 
     The keys are merged as one number: words in seven columns take seconds and gigabytes.

@@ -18,11 +18,12 @@ _TAIL = (1 - CONFIDENCE) / 2
 def find_quantile_interval(rows: Floats, share: float) -> tuple[Floats, Floats]:
     """The 95 % interval of the quantile ``share`` for each row of sorted values (groups × size).
 
-    After Nyblom (Statistics & Probability Letters 14, 1992), for the median the same as Hettmansperger
-    and Sheather (ibid. 4, 1986). The percentile bootstrap, whose ends for a median can only be
-    values of the sample or means of two, holds the median of 10 blocks in 92 to 94 % of runs;
-    this one in 94.5 to 95.5 %. One distribution no interval by rank can do right with so few: two
-    modes, equally frequent and far apart, where coverage goes by steps (92.5 % at 10 blocks).
+    After Nyblom (Statistics & Probability Letters 14, 1992), for the median the same as
+    Hettmansperger and Sheather (ibid. 4, 1986). It needs no resampling. The percentile bootstrap,
+    whose ends for a median can only be values of the sample or means of two, holds the median of
+    10 blocks in 92 to 94 % of runs; this interval in 94.5 to 95.5 %. One shape no interval by rank
+    can do justice to with so few blocks: two modes, equally frequent and far apart, where the count
+    in the lower mode decides and coverage goes by steps (92.5 % at 10 blocks).
 
     Where the sample is too small for 95 %, the interval is its whole range; `find_coverage` tells.
     """

@@ -7,16 +7,22 @@ for the larger p of two one-sided tests below 5 % after Holm's correction over a
 all verdicts of a run, at most one run in twenty has any false one of either sort.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.noise_floor import compare_arms as compare_arms
 from harness.analysis.noise_floor import find_floors
-from harness.analysis.pairs import COMPARED, SIGNIFICANT, build_ratios, pair_blocks
+from harness.analysis.pairs import (
+    COMPARED,
+    SIGNIFICANT,
+    build_ratios,
+    pair_blocks,
+    select_headlines,
+)
 from harness.analysis.pairs import THRESHOLD as THRESHOLD
-from harness.analysis.pairs import select_headlines
 from harness.analysis.statistics import correct_holm
 from harness.metrics import METRICS
 from harness.model import AA_SUFFIX
@@ -51,10 +57,10 @@ def compare_platforms(
     return ratios
 
 
-def _judge(row: dict[str, object], threshold: float) -> str:
-    names = ("low", "high", "p", "p_equivalence", "floor")
-    low, high, p, p_equivalence, floor = (float(str(row[name])) for name in names)
-    return find_verdict(str(row["metric"]), low, high, p, p_equivalence, floor, threshold)
+def _judge(row: Mapping[Hashable, Any], threshold: float) -> str:
+    names = ("metric", "low", "high", "p", "p_equivalence", "floor")
+    metric, low, high, p, p_equivalence, floor = (row[name] for name in names)
+    return find_verdict(metric, low, high, p, p_equivalence, floor, threshold)
 
 
 def find_verdict(

@@ -31,7 +31,7 @@ METHOD = (
     "estimated.",
     "A trial of buildah begins with the build before the change, all of whose instructions must "
     "come from the cache, and ends with removing what it has brought.",
-    "Figures are medians over blocks with 95 % intervals from a bootstrap over blocks.",
+    "Figures are medians over blocks with 95 % intervals from the ranks of the blocks' values.",
 )
 NOTE = (
     "Every rebuild starts with everything cached: the base, the packages and the build before the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,19 @@ from harness.analysis.colours import assign_colours
 from harness.analysis.density import SOURCE as SERIES_METRIC
 from harness.analysis.density import fit_marginal
 from harness.analysis.minimum import list_minimum
-from harness.analysis.ratios import compare_arms, compare_platforms
+from harness.analysis.noise_floor import (
+    FalseAlarms,
+    count_false_alarms,
+    find_reach,
+    pair_arms,
+)
+from harness.analysis.pairs import build_ratios
+from harness.analysis.ratios import compare_platforms
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
 from harness.store import read_journal, read_manifest
 from harness.store.names import JOURNAL
 
+_TESTS = ("shift", "shift_low", "shift_high", "p_permutation", "p_equivalence", "effect")
 _KINDS: tuple[Kind, ...] = ("process", "container", "sandbox", "vm")
 
 
@@ -38,7 +47,9 @@ class Figure:
 class Ratio:
     """How a platform compares with the reference: median ratio, interval and verdict.
 
-    ``floor`` is the noise floor as a share, None where no A/A arm measured this.
+    ``floor`` is the noise floor as a share, None where no A/A arm measured this. ``p`` and
+    ``p_equivalence`` are corrected, ``p_permutation`` is not. ``effect`` is the minimum detectable
+    effect as a share; ``shift`` is Hodges and Lehmann's, with its interval. NaN where unknown.
     """
 
     n: int
@@ -49,13 +60,25 @@ class Ratio:
     floor: float | None
     verdict: str
     withheld: str = ""
+    shift: float = nan
+    shift_low: float = nan
+    shift_high: float = nan
+    p_permutation: float = nan
+    p_equivalence: float = nan
+    effect: float = nan
+
+    @property
+    def reach(self) -> float:
+        """How far the interval reaches from 1, as a share: of an A/A arm, its noise floor."""
+        return find_reach(self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """Everything a report is made of. Platforms and workloads stand in the order of the plan.
 
-    ``arms`` are the A/A arms' ratios to their own platform. ``reference`` is the platform that
+    ``arms`` are the A/A arms' ratios to their own platform, ``alarms`` how often the verdicts call
+    them different. ``reference`` is the platform that
     ratios refer to; None where nothing was measured. ``images`` are those of the workloads,
     ``colours`` those of the platforms.
     """
@@ -71,6 +94,7 @@ class Results:
     figures: Mapping[tuple[str, str, str, str], Figure]
     ratios: Mapping[tuple[str, str, str], Ratio]
     arms: Mapping[tuple[str, str, str], Ratio]
+    alarms: FalseAlarms
     kinds: Mapping[str, Kind]
     accelerators: Mapping[str, str]
     images: Mapping[str, str]
@@ -122,6 +146,7 @@ def load_results(folder: Path) -> Results:
     samples = load_samples(folder)
     plan = get_mapping(manifest, "plan")
     seed = find_seed(manifest)
+    arms = pair_arms(samples)
     parts = [summarise(samples, seed), fit_marginal(samples), list_minimum(samples)]
     summary = pd.concat(parts, ignore_index=True)
     kinds = {outcome.platform: outcome.kind for outcome in outcomes}
@@ -139,7 +164,8 @@ def load_results(folder: Path) -> Results:
         reference=reference,
         figures=_index_figures(summary),
         ratios={} if reference is None else _index(compare_platforms(samples, reference, seed)),
-        arms=_index(compare_arms(samples, seed)),
+        arms=_index(build_ratios(arms, seed)),
+        alarms=count_false_alarms(arms, seed),
         kinds=kinds,
         accelerators=_find_accelerators(outcomes),
         images={outcome.workload: outcome.image for outcome in outcomes},
@@ -231,6 +257,7 @@ def _index(ratios: pd.DataFrame) -> dict[tuple[str, str, str], Ratio]:
             floor=None if pd.isna(row.get("floor")) else row["floor"],
             verdict=row.get("verdict", ""),
             withheld=row["withheld"],
+            **{name: row[name] for name in _TESTS},
         )
         for row in ratios.to_dict("records")
     }

@@ -41,7 +41,8 @@ def find_slopes(rows: Floats) -> Floats:
 def level_rows(rows: Floats, slopes: Floats) -> Floats:
     """The same rows without their trends, at the level of the middle of the run."""
     size = rows.shape[1]
-    return rows - slopes[:, None] * (np.arange(size) - (size - 1) / 2)
+    place: Floats = np.arange(size) - (size - 1) / 2
+    return rows - slopes[:, None] * place
 
 
 def find_stretch(size: int, slopes: Floats) -> Floats:

@@ -82,13 +82,17 @@ def format_ratio(ratio: Ratio | None) -> str:
 
 
 def split_ratio(ratio: Ratio) -> tuple[str, str]:
-    """``312 ×`` and ``290–330``."""
+    """``312 ×`` and ``290–330``; nothing to show where values of zero have no ratio."""
+    if ratio.median != ratio.median:
+        return ABSENT, ""
     median, low, high = (format_number(each) for each in (ratio.median, ratio.low, ratio.high))
     return f"{median} ×", "" if low == high == median else f"{low}–{high}"
 
 
 def format_share(share: float) -> str:
     """``3.6 %``."""
+    if share != share:
+        return ABSENT
     return f"{share * 100:.2g} %" if share < 0.995 else f"{share * 100:.0f} %"
 
 

@@ -1,6 +1,4 @@
-"""Intervals, tests and corrections, held against scipy and against known distributions."""
-
-import time
+"""Intervals, trends and corrections, held against scipy and against known distributions."""
 
 import numpy as np
 import pytest
@@ -8,37 +6,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.analysis.quantiles import (
+    count_least_blocks,
+    find_coverage,
+    find_lower_place,
+    find_quantile_interval,
+    find_quantile_refusal,
+)
 from harness.analysis.statistics import (
     Floats,
+    Integers,
     Summaries,
     best_coverage,
-    bootstrap_median,
+    bootstrap_groups,
     correct_holm,
     draw_median_positions,
     summarise_groups,
-    trimmed_p_values,
 )
+from harness.analysis.trends import find_slopes
 
 samples = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=40)
 
 
-def summarise(values: Floats | list[float], seed: int = 1) -> Summaries:
-    array = np.asarray(values, dtype=float)
-    return summarise_groups(array, np.zeros(len(array), dtype=np.int64), 1, seed)
+def number(values: Floats) -> tuple[Floats, Integers, int]:
+    """Rows of values as one group each."""
+    count, size = values.shape
+    return values.ravel(), np.repeat(np.arange(count), size), count
+
+
+def summarise(values: Floats | list[float], blocks: Integers | None = None) -> Summaries:
+    return summarise_groups(*number(np.asarray(values, dtype=float)[None]), blocks)
 
 
 @pytest.mark.parametrize("size", [5, 10, 11, 30, 101])
-def test_intervals_agree_with_scipys_bootstrap(size: int) -> None:
+def test_the_bootstrap_agrees_with_scipys(size: int) -> None:
     values = np.random.default_rng(size).lognormal(0, 0.3, size)
-    ours = summarise(values)
+    low, high = bootstrap_groups(*number(values[None]), 1)
     theirs = stats.bootstrap(
         (values,), np.median, n_resamples=20_000, method="percentile", rng=np.random.default_rng(7)
     ).bootstrap_distribution
     # a resampled median takes few values, so its quantile may fall on either side of a step
     earliest, latest = np.quantile(theirs, [0.02, 0.97]), np.quantile(theirs, [0.03, 0.98])
-    assert ours.median[0] == np.median(values)
-    assert earliest[0] <= ours.low[0] <= latest[0]
-    assert earliest[1] <= ours.high[0] <= latest[1]
+    assert earliest[0] <= low[0] <= latest[0]
+    assert earliest[1] <= high[0] <= latest[1]
+
+
+def test_the_bootstrap_of_an_empty_group_is_missing() -> None:
+    low, high = bootstrap_groups(np.ones(3), np.array([1, 1, 1]), 3, 1)
+    assert np.isnan([low[0], high[2]]).all()
+    assert low[1] == high[1] == 1
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 9, 10])
@@ -55,11 +71,34 @@ def test_positions_of_a_resamples_median_are_distributed_as_by_resampling(size: 
         assert np.mean(direct <= level) == pytest.approx(np.mean(plain <= level), abs=0.02)
 
 
-@pytest.mark.parametrize(("size", "least"), [(10, 0.92), (20, 0.92), (41, 0.93)])
-def test_intervals_cover_the_median_about_as_often_as_they_say(size: int, least: float) -> None:
-    values = np.random.default_rng(11).lognormal(0, 0.5, (4000, size))
-    low, high = bootstrap_median(np.sort(values, axis=1), 1)
-    assert least < np.mean((low <= 1) & (high >= 1)) < 0.985
+@pytest.mark.parametrize("size", [6, 7, 10, 25, 100])
+def test_the_ends_for_a_median_are_those_of_hettmansperger_and_sheather(size: int) -> None:
+    """By their formula: coverage of neighbouring intervals, and the weight between them."""
+
+    def cover(rank: int) -> float:
+        return float(1 - 2 * stats.binom.cdf(rank - 1, size, 0.5))
+
+    rank = max(each for each in range(1, size // 2 + 1) if cover(each) >= 0.95)
+    between = (cover(rank) - 0.95) / (cover(rank) - cover(rank + 1))
+    weight = (size - rank) * between / (rank + (size - 2 * rank) * between)
+    assert find_lower_place(size, 0.5) == pytest.approx(rank - 1 + weight)
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.5, 6), (0.95, 72), (0.99, 368), (0.05, 72)])
+def test_a_quantile_is_refused_below_the_blocks_that_it_needs(share: float, least: int) -> None:
+    assert count_least_blocks(share) == least
+    assert find_quantile_refusal(least, share) == ""
+    assert find_coverage(least, share) >= 0.95
+    reason = f"{least} blocks are needed, {least - 1} were measured"
+    assert find_quantile_refusal(least - 1, share) == reason
+
+
+@pytest.mark.parametrize(("size", "share"), [(72, 0.95), (100, 0.95), (300, 0.95), (400, 0.99)])
+def test_intervals_of_quantiles_cover_as_they_say(size: int, share: float) -> None:
+    values = np.sort(np.random.default_rng(5).lognormal(0, 0.5, (10_000, size)), axis=1)
+    low, high = find_quantile_interval(values, share)
+    truth = stats.lognorm.ppf(share, 0.5)
+    assert 0.94 < np.mean((low <= truth) & (truth <= high)) < 0.965
 
 
 @given(samples, st.floats(1e-2, 1e2))
@@ -74,7 +113,9 @@ def test_intervals_scale_with_the_values(values: list[float], factor: float) -> 
 
 
 @given(samples.flatmap(lambda values: st.tuples(st.just(values), st.permutations(values))))
-def test_the_order_of_blocks_does_not_matter(pair: tuple[list[float], list[float]]) -> None:
+def test_without_their_blocks_the_order_of_values_does_not_matter(
+    pair: tuple[list[float], list[float]],
+) -> None:
     assert summarise(pair[0]) == summarise(pair[1])
 
 
@@ -82,13 +123,8 @@ def test_the_order_of_blocks_does_not_matter(pair: tuple[list[float], list[float
 def test_the_median_lies_within_its_interval_and_that_within_the_sample(
     values: list[float],
 ) -> None:
-    found = summarise(values)
-    assert min(values) <= found.low[0] <= found.median[0] <= found.high[0] <= max(values)
-
-
-@given(samples, st.integers(0, 2**31))
-def test_the_same_seed_gives_the_same_interval(values: list[float], seed: int) -> None:
-    assert summarise(values, seed) == summarise(values, seed)
+    for found in (summarise(values), summarise(sorted(values), np.arange(len(values)))):
+        assert min(values) <= found.low[0] <= found.median[0] <= found.high[0] <= max(values)
 
 
 @settings(max_examples=30)
@@ -96,79 +132,50 @@ def test_the_same_seed_gives_the_same_interval(values: list[float], seed: int) -
 def test_groups_are_summarised_as_if_alone(groups: list[list[float]]) -> None:
     values = np.concatenate([np.asarray(each) for each in groups])
     codes = np.repeat(np.arange(len(groups)), [len(each) for each in groups])
-    together = summarise_groups(values, codes, len(groups), 1)
-    for number, each in enumerate(groups):
-        alone = summarise(each)
-        assert together.low[number] == alone.low[0]
-        assert together.high[number] == alone.high[0]
+    blocks = np.concatenate([np.arange(len(each)) for each in groups])
+    together = summarise_groups(values, codes, len(groups), blocks)
+    for place, each in enumerate(groups):
+        alone = summarise(each, np.arange(len(each)))
+        assert together.low[place] == alone.low[0]
+        assert together.high[place] == alone.high[0]
+        assert together.drift[place] == alone.drift[0]
 
 
 def test_an_empty_group_is_missing_and_not_zero() -> None:
-    found = summarise_groups(np.array([1.0]), np.array([1]), 3, 1)
+    found = summarise_groups(np.array([1.0]), np.array([1]), 3)
     assert list(found.size) == [0, 1, 0]
     assert np.isnan(found.median[[0, 2]]).all()
 
 
 def test_summarising_nothing_gives_nothing() -> None:
-    found = summarise_groups(np.array([]), np.array([], dtype=np.int64), 0, 1)
+    found = summarise_groups(np.array([]), np.array([], dtype=np.int64), 0)
     assert len(found.median) == 0
 
 
-def test_a_million_values_take_seconds() -> None:
-    values = np.random.default_rng(1).lognormal(size=1_000_000)
-    groups = np.random.default_rng(2).integers(0, 2000, 1_000_000)
-    start = time.perf_counter()
-    summarise_groups(values, groups, 2000, 1)
-    assert time.perf_counter() - start < 10
+def test_a_clear_trend_is_found_and_taken_out_of_the_interval() -> None:
+    rise = np.linspace(1, 1.2, 20)
+    values = rise * np.random.default_rng(1).lognormal(0, 0.01, 20)
+    shuffled = np.random.default_rng(2).permutation(20)
+    found, flat = summarise(values[shuffled], shuffled), summarise(values)
+    assert found.drift[0] == pytest.approx(0.2, abs=0.02)
+    assert found.high[0] - found.low[0] < (flat.high[0] - flat.low[0]) / 3
+    assert flat.drift[0] == 0
+
+
+def test_values_without_a_trend_rarely_have_one() -> None:
+    for size in (6, 10, 50):
+        values = np.random.default_rng(size).lognormal(0, 0.3, (10_000, size))
+        assert np.mean(find_slopes(values) != 0) < 0.013
+
+
+def test_a_slope_is_theils() -> None:
+    values = np.arange(12) * 0.3 + np.random.default_rng(3).normal(0, 0.3, 12)
+    assert find_slopes(values[None])[0] == pytest.approx(stats.theilslopes(values).slope)
 
 
 @pytest.mark.parametrize(("size", "share"), [(0, 0), (1, 0), (3, 0.75), (5, 0.9375), (6, 0.96875)])
 def test_few_blocks_cannot_promise_much(size: int, share: float) -> None:
     assert best_coverage(size) == share
-
-
-def p_value(values: Floats | list[float]) -> float:
-    array = np.asarray(values, dtype=float)
-    return float(trimmed_p_values(array, np.zeros(len(array), dtype=np.int64), 1)[0])
-
-
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_few_values_are_tested_as_students_t_does(size: int) -> None:
-    values = np.random.default_rng(size).normal(0.5, 1, size)
-    assert p_value(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-
-
-def test_trimming_is_yuens() -> None:
-    """By the definition, with scipy's trimmed mean and winsorised values."""
-    values = np.random.default_rng(4).normal(0.4, 1, 20)
-    cut = 4
-    trimmed = stats.trim_mean(values, 0.2)
-    winsorised = np.asarray(stats.mstats.winsorize(values, (0.2, 0.2)))
-    kept = 20 - 2 * cut
-    error = np.sqrt(np.sum((winsorised - winsorised.mean()) ** 2) / (kept * (kept - 1)))
-    expected = 2 * stats.t.sf(abs(trimmed / error), kept - 1)
-    assert p_value(values) == pytest.approx(expected)
-
-
-def test_without_any_difference_small_p_values_are_rare() -> None:
-    count, size = 4000, 10
-    values = np.random.default_rng(8).standard_t(4, (count, size)).ravel()
-    found = trimmed_p_values(values, np.repeat(np.arange(count), size), count)
-    assert 0.035 < np.mean(found < 0.05) < 0.065
-
-
-def test_one_stray_block_does_not_hide_a_clear_difference() -> None:
-    values = [0.5, 0.51, 0.49, 0.52, 0.5, 0.48, 0.5, 0.51, 0.49, 9.0]
-    assert p_value(values) < 1e-4 < stats.ttest_1samp(values, 0).pvalue
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0.0, 1.0), (0.3, 0.0), (-0.3, 0.0)])
-def test_values_without_spread_are_certain(value: float, expected: float) -> None:
-    assert p_value([value] * 5) == expected
-
-
-def test_one_value_has_no_p() -> None:
-    assert np.isnan(p_value([1.0]))
 
 
 def test_holms_correction_of_a_worked_example() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import bases, ladder, machines, method, moves, rebuild, space, tables
+from harness.analysis import bases, ladder, machines, method, moves, rebuild, space, tables, tails
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -112,7 +112,7 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         ),
         _build_section(
             "run", "The run itself", "Whether the host stayed steady, and what noise can do.",
-            drawings["run"], [[table] if (table := tables.build_arms(results)) else []],
+            drawings["run"], [_noise_tables(results)],
             "startup.ready",
         ),
     )  # fmt: skip
@@ -205,8 +205,17 @@ def _startup_tables(results: Results) -> list[list[Table]]:
     """The data of the three startup figures: milestones and phases, cost, comparisons."""
     phases = _flat(_per_workload(results, "milestones and phases", tables.STARTUP))
     costs = _flat(_per_workload(results, "CPU time and teardown", tables.COST))
-    verdicts = tables.build_verdicts(results, tables_compared())
-    return [phases, costs, [verdicts] if verdicts else []]
+    found = (
+        tables.build_verdicts(results, tables_compared()),
+        tables.build_tests(results, tables_compared()),
+        tails.build_tails(results),
+    )
+    return [phases, costs, [table for table in found if table]]
+
+
+def _noise_tables(results: Results) -> list[Table]:
+    found = (tables.build_arms(results), tables.build_alarms(results))
+    return [table for table in found if table]
 
 
 def tables_compared() -> list[str]:
