@@ -2,14 +2,17 @@
 
 Three answers stand side by side, each for many groups at once:
 
-- Yuen's trimmed t-test (Biometrika 61, 1974), 20 % off each end, feeds the verdict. Like the
-  median it shrugs off a stray block, and at ten blocks its p can become small enough to survive
-  Holm's correction over hundreds of comparisons.
+- Student's t-test on log ratios feeds the verdict. At ten blocks its p can become small enough to
+  survive Holm's correction over hundreds of comparisons, and that far out it still holds what it
+  says. Yuen's trimmed t-test, which a stray block hides less from, does not: over 100 comparisons
+  of a platform with itself, at ten blocks, it found a false difference in 9 % of tables of
+  log-normal noise and in 8 % of bimodal noise (Student's: 5 and 4 %), at six blocks in 32 %. A
+  stray block makes Student's test call too little, never too much.
 - The sign-flip permutation test assumes nothing but that a block's two arms can be exchanged. With
   ten blocks its least p is 2/1024, which no correction over more than 25 comparisons leaves below
   5 %: it cannot feed the verdict of a run, so it is shown beside it.
-- Two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987) with the same trimmed t
-  say whether a ratio lies within the practical threshold.
+- Two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987) with the same t say
+  whether a ratio lies within the practical threshold.
 
 The shift is Hodges and Lehmann's (Ann. Math. Statist. 34, 1963), the median of all Walsh averages,
 with the interval that belongs to Wilcoxon's signed-rank test.
@@ -23,17 +26,16 @@ import numpy as np
 from harness.analysis.arrays import Floats, Integers, iterate_rows
 from harness.analysis.quantiles import CONFIDENCE
 
-TRIM = 0.2
 FLIPS = 10_000
 """Random sign flips where there are too many to go through all."""
 
-_EXACT = 13
+_EXACT = 15
 """Up to so many blocks every one of the 2^n sign flips is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trimmed:
-    """Trimmed mean of each group with its standard error and degrees of freedom.
+class Means:
+    """Mean of each group with its standard error and degrees of freedom.
 
     NaN for groups of fewer than two values.
     """
@@ -43,34 +45,29 @@ class Trimmed:
     freedom: Floats
 
 
-def find_trimmed(values: Floats, groups: Integers, count: int) -> Trimmed:
-    """Trimmed means and Yuen's standard errors of ``values`` by ``groups`` (0 to ``count`` − 1)."""
+def find_means(values: Floats, groups: Integers, count: int) -> Means:
+    """Means and standard errors of ``values`` by ``groups`` (0 to ``count`` − 1)."""
     mean, error, freedom = (np.full(count, np.nan) for _ in range(3))
-    for part, rows in iterate_rows(values, groups, count, lambda each: 3 * each):
+    for part, rows in iterate_rows(values, groups, count, lambda each: 2 * each):
         size = rows.shape[1]
-        if size < 2:
-            continue
-        cut = int(TRIM * size)
-        kept = size - 2 * cut
-        rows = np.sort(rows, axis=1)
-        mean[part] = rows[:, cut : size - cut].mean(axis=1)
-        rows = np.clip(rows, rows[:, [cut]], rows[:, [size - cut - 1]])
-        error[part] = rows.std(axis=1, ddof=1) * np.sqrt((size - 1) / (kept * (kept - 1)))
-        freedom[part] = kept - 1
-    return Trimmed(mean, error, freedom)
+        if size > 1:
+            mean[part] = rows.mean(axis=1)
+            error[part] = rows.std(axis=1, ddof=1) / np.sqrt(size)
+            freedom[part] = size - 1
+    return Means(mean, error, freedom)
 
 
-def find_p_values(found: Trimmed) -> Floats:
-    """Two-sided p of «the location is 0» for each group."""
+def find_p_values(found: Means) -> Floats:
+    """Two-sided p of «the location is 0» for each group; NaN for fewer than two values."""
     return 2 * _find_tail(np.abs(found.mean), found)
 
 
-def find_equivalence_p_values(found: Trimmed, bound: float) -> Floats:
+def find_equivalence_p_values(found: Means, bound: float) -> Floats:
     """p of «the location is at least ``bound`` away from 0»: the larger of two one-sided tests."""
     return np.maximum(_find_tail(bound - found.mean, found), _find_tail(bound + found.mean, found))
 
 
-def _find_tail(distance: Floats, found: Trimmed) -> Floats:
+def _find_tail(distance: Floats, found: Means) -> Floats:
     """One-sided p of a distance; values without any spread are at 0 or infinitely far from it."""
     from scipy import special
 
@@ -82,15 +79,10 @@ def _find_tail(distance: Floats, found: Trimmed) -> Floats:
     return tail
 
 
-def trimmed_p_values(values: Floats, groups: Integers, count: int) -> Floats:
-    """Two-sided p of «the location is 0» for each group; NaN for fewer than two values."""
-    return find_p_values(find_trimmed(values, groups, count))
-
-
 def flip_signs(values: Floats, groups: Integers, count: int, seed: int) -> Floats:
     """Two-sided p of the paired permutation test of each group's mean; NaN where it is empty.
 
-    Exact up to 13 blocks; above, with 10 000 random flips, and the least p is 1/10 001 (Phipson
+    Exact up to 15 blocks; above, with 10 000 random flips, and the least p is 1/10 001 (Phipson
     and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010: what was seen counts as a flip).
     """
     found = np.full(count, np.nan)

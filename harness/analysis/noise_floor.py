@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.arrays import Floats, Integers
-from harness.analysis.location import trimmed_p_values
+from harness.analysis.location import find_means, find_p_values
 from harness.analysis.pairs import (
     COMPARED,
     SIGNIFICANT,
@@ -142,7 +142,7 @@ def find_differences(
     ``groups`` are numbers from 0 to tables · count − 1. The same rule as `ratios.find_verdict`.
     """
     found = summarise_groups(logs, groups, tables * count, blocks)
-    p_values = trimmed_p_values(logs, groups, tables * count).reshape(tables, count)
+    p_values = find_p_values(find_means(logs, groups, tables * count)).reshape(tables, count)
     corrected = np.array([correct_holm(each) for each in p_values])
     bound = np.log1p(threshold)
     beyond = (found.low > bound) | (found.high < -bound)

@@ -14,11 +14,11 @@ import pandas as pd
 from harness.analysis.aggregate import APART, CASE, SERIES, find_refusals, reduce_to_blocks
 from harness.analysis.arrays import Floats, Integers
 from harness.analysis.location import (
-    Trimmed,
+    Means,
     find_equivalence_p_values,
+    find_means,
     find_p_values,
     find_shifts,
-    find_trimmed,
     flip_signs,
 )
 from harness.analysis.statistics import bootstrap_groups, summarise_groups
@@ -111,12 +111,12 @@ def build_ratios(pairs: Pairs, seed: int, threshold: float = THRESHOLD) -> pd.Da
 
     ``ratio``, ``low``, ``high`` (median, 95 % interval), ``bootstrap_low``, ``bootstrap_high``
     (the plain percentile bootstrap), ``shift``, ``shift_low``, ``shift_high`` (Hodges–Lehmann),
-    ``p`` (Yuen's test), ``p_permutation``, ``p_equivalence``, none of them corrected, and
+    ``p`` (Student's test), ``p_permutation``, ``p_equivalence``, none of them corrected, and
     ``effect`` (minimum detectable, as a share).
     """
     count = len(pairs.table)
     data = (pairs.logs, pairs.groups, count)
-    found, trimmed = summarise_groups(*data, pairs.blocks), find_trimmed(*data)
+    found, means = summarise_groups(*data, pairs.blocks), find_means(*data)
     shift, shift_low, shift_high = find_shifts(*data)
     bootstrap_low, bootstrap_high = bootstrap_groups(*data, seed)
     ratios = {
@@ -126,23 +126,25 @@ def build_ratios(pairs: Pairs, seed: int, threshold: float = THRESHOLD) -> pd.Da
     }  # fmt: skip
     return pairs.table.assign(
         **{name: np.exp(logs) for name, logs in ratios.items()},
-        p=find_p_values(trimmed),
+        p=find_p_values(means),
         p_permutation=flip_signs(*data, seed),
-        p_equivalence=find_equivalence_p_values(trimmed, float(np.log1p(threshold))),
-        effect=find_effect(trimmed),
+        p_equivalence=find_equivalence_p_values(means, float(np.log1p(threshold))),
+        effect=find_effect(means),
     )
 
 
-def find_effect(found: Trimmed) -> Floats:
+def find_effect(found: Means) -> Floats:
     """The minimum detectable effect, as a share: what one comparison sees in 80 % of runs.
 
-    It is the standard error of the trimmed mean of the log ratios, which has the spread and the
-    number of blocks in it, times the quantiles of Student's t for 5 % two-sided and for the power
-    (Bloom, Evaluation Review 19, 1995). Holm's correction and the threshold ask for more.
+    It is the standard error of the mean log ratio, which has the spread and the number of blocks
+    in it, times the noncentrality with which Student's test at 5 %, two-sided, has a power of 80 %
+    (Cohen, Statistical Power Analysis, 1988, chapter 2; the noncentral t in place of the tables).
+    Holm's correction and the threshold ask for more.
     """
     from scipy import special
 
-    factor = special.stdtrit(found.freedom, 1 - SIGNIFICANT / 2)
-    factor = factor + special.stdtrit(found.freedom, POWER)
+    factor = special.nctdtrinc(
+        found.freedom, 1 - POWER, special.stdtrit(found.freedom, 1 - SIGNIFICANT / 2)
+    )
     effect: Floats = np.expm1(factor * found.error)
     return effect

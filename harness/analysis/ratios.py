@@ -1,10 +1,10 @@
 """Every platform against the reference, and the verdicts.
 
 A verdict of a difference asks for three things: the whole interval beyond the practical threshold
-and the noise floor, and Yuen's p below 5 % after Holm's correction over all comparisons of the run
-(`location` says why that test). «Equivalent» asks for the whole interval within the threshold, and
-for the larger p of two one-sided tests below 5 % after Holm's correction over all of these. So of
-all verdicts of a run, at most one run in twenty has any false one of either sort.
+and beyond the noise floor, and Student's p below 5 % after Holm's correction over all comparisons
+of the run (`location` says why that test). «Equivalent» asks for the whole interval within the
+threshold, and for the larger p of two one-sided tests below 5 % after Holm's correction over all
+of these. So of runs that compare like with like, at most one in twenty has a false difference.
 """
 
 from collections.abc import Collection, Hashable, Mapping

@@ -3,21 +3,21 @@
 The unit of replication is the block. Everything works on many groups at once and is a pure
 function of the values and a seed.
 
-What is estimated is the median over the run's blocks. On a host that drifts, that is its level in
-the middle of the run: a trend is taken out of the interval, so that drift is not counted as noise
-(`trends`). Without a trend, the order of blocks does not matter.
+What is estimated is the median over the run's blocks: half of what was measured in it lies below,
+whether the host drifts or not. Where it does, that is accounted for in the interval (`trends`);
+otherwise the order of blocks does not matter.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis.arrays import MOST_CELLS, iterate_rows
 from harness.analysis.arrays import Floats as Floats
 from harness.analysis.arrays import Integers as Integers
-from harness.analysis.arrays import iterate_rows
 from harness.analysis.quantiles import CONFIDENCE as CONFIDENCE
 from harness.analysis.quantiles import find_coverage, find_quantile_interval
-from harness.analysis.trends import find_slopes, find_stretch, level_rows
+from harness.analysis.trends import TIMES, Trends, find_drifting_interval, find_trends
 
 RESAMPLES = 10_000
 
@@ -48,23 +48,27 @@ def summarise_groups(
     size = np.bincount(groups, minlength=count).astype(np.int64)
     median, low, high, drift = (np.full(count, np.nan) for _ in range(4))
     for part, rows in iterate_rows(values, groups, count, lambda each: 4 * each, blocks):
-        slopes = np.zeros(len(rows)) if blocks is None else find_slopes(rows)
         median[part] = np.median(rows, axis=1)
-        low[part], high[part] = _find_interval(rows, slopes)
-        drift[part] = slopes * (rows.shape[1] - 1)
+        low[part], high[part] = find_quantile_interval(np.sort(rows, axis=1), 0.5)
+        trends = find_trends(rows if blocks is not None else rows[:, :0])
+        drift[part] = trends.slope * (rows.shape[1] - 1)
+        drifting = np.flatnonzero(trends.slope)
+        if len(drifting):
+            low[part[drifting]], high[part[drifting]] = _find_drifting(rows, trends, drifting)
     return Summaries(size, median, low, high, drift)
 
 
-def _find_interval(rows: Floats, slopes: Floats) -> tuple[Floats, Floats]:
+def _find_drifting(rows: Floats, trends: Trends, places: Integers) -> tuple[Floats, Floats]:
     """Never outside of what was measured, and the median of that always within."""
-    level = np.sort(level_rows(rows, slopes), axis=1)
-    low, high = find_quantile_interval(level, 0.5)
-    centre, stretch = np.median(level, axis=1), find_stretch(rows.shape[1], slopes)
-    low, high = centre - (centre - low) * stretch, centre + (high - centre) * stretch
+    low, high = np.empty(len(rows)), np.empty(len(rows))
+    width = TIMES * rows.shape[1] * 3
+    for part in np.array_split(places, 1 + len(places) * width // MOST_CELLS):
+        chosen = Trends(trends.slope[part], trends.error[part])
+        low[part], high[part] = find_drifting_interval(rows[part], chosen)
     median = np.median(rows, axis=1)
     low = np.minimum(np.maximum(low, rows.min(axis=1)), median)
     high = np.maximum(np.minimum(high, rows.max(axis=1)), median)
-    return low, high
+    return low[places], high[places]
 
 
 def bootstrap_groups(

@@ -1,4 +1,4 @@
-"""Tests on paired log ratios: Yuen's, sign flips, equivalence and Hodges–Lehmann's shift."""
+"""Tests on paired log ratios: Student's, sign flips, equivalence and Hodges–Lehmann's shift."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from harness.analysis.location import (
     FLIPS,
     find_equivalence_p_values,
     find_least_p,
+    find_means,
+    find_p_values,
     find_shifts,
     find_signed_rank,
-    find_trimmed,
     flip_signs,
-    trimmed_p_values,
 )
 from tests.unit.test_statistics import number
 
@@ -23,35 +23,14 @@ numbers = st.lists(st.floats(-100, 100).map(lambda x: round(x, 6)), min_size=1, 
 
 
 def p_value(values: Floats | list[float]) -> float:
-    return float(trimmed_p_values(*number(np.asarray(values, dtype=float)[None]))[0])
+    found = find_means(*number(np.asarray(values, dtype=float)[None]))
+    return float(find_p_values(found)[0])
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_few_values_are_tested_as_students_t_does(size: int) -> None:
+@pytest.mark.parametrize("size", [2, 3, 10, 57])
+def test_differences_are_tested_as_students_t_does(size: int) -> None:
     values = np.random.default_rng(size).normal(0.5, 1, size)
     assert p_value(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-
-
-def test_trimming_is_yuens() -> None:
-    """By the definition, with scipy's trimmed mean and winsorised values."""
-    values = np.random.default_rng(4).normal(0.4, 1, 20)
-    cut = 4
-    trimmed = stats.trim_mean(values, 0.2)
-    winsorised = np.asarray(stats.mstats.winsorize(values, (0.2, 0.2)))
-    kept = 20 - 2 * cut
-    error = np.sqrt(np.sum((winsorised - winsorised.mean()) ** 2) / (kept * (kept - 1)))
-    expected = 2 * stats.t.sf(abs(trimmed / error), kept - 1)
-    assert p_value(values) == pytest.approx(expected)
-
-
-def test_without_any_difference_small_p_values_are_rare() -> None:
-    values = np.random.default_rng(8).standard_t(4, (4000, 10))
-    assert 0.035 < np.mean(trimmed_p_values(*number(values)) < 0.05) < 0.065
-
-
-def test_one_stray_block_does_not_hide_a_clear_difference() -> None:
-    values = [0.5, 0.51, 0.49, 0.52, 0.5, 0.48, 0.5, 0.51, 0.49, 9.0]
-    assert p_value(values) < 1e-4 < stats.ttest_1samp(values, 0).pvalue
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.0, 1.0), (0.3, 0.0), (-0.3, 0.0)])
@@ -64,12 +43,11 @@ def test_one_value_has_no_p() -> None:
 
 
 def equivalence(values: Floats | list[float], bound: float) -> float:
-    found = find_trimmed(*number(np.asarray(values, dtype=float)[None]))
+    found = find_means(*number(np.asarray(values, dtype=float)[None]))
     return float(find_equivalence_p_values(found, bound)[0])
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:
-    """Up to four values nothing is trimmed, and the tests are Student's."""
     values = np.array([0.02, -0.01, 0.03, 0.005])
     upper = stats.ttest_1samp(values, 0.05, alternative="less").pvalue
     lower = stats.ttest_1samp(values, -0.05, alternative="greater").pvalue
@@ -83,7 +61,7 @@ def test_equivalence_without_spread_is_certain(value: float, expected: float) ->
 
 def test_what_differs_by_the_threshold_is_rarely_called_equivalent() -> None:
     values = np.random.default_rng(9).normal(0.05, 0.05, (10_000, 10))
-    found = find_equivalence_p_values(find_trimmed(*number(values)), 0.05)
+    found = find_equivalence_p_values(find_means(*number(values)), 0.05)
     assert np.mean(found < 0.05) < 0.058
 
 
@@ -91,7 +69,7 @@ def flips(values: Floats | list[float], seed: int = 1) -> float:
     return float(flip_signs(*number(np.asarray(values, dtype=float)[None]), seed)[0])
 
 
-@pytest.mark.parametrize("size", [2, 5, 9, 12, 13])
+@pytest.mark.parametrize("size", [2, 5, 9, 12, 15])
 def test_sign_flips_are_those_of_scipy(size: int) -> None:
     values = np.random.default_rng(size).normal(0.3, 1, size)
     theirs = stats.permutation_test(
@@ -107,7 +85,7 @@ def test_random_sign_flips_agree_with_all_of_them() -> None:
     assert flips(values) == pytest.approx(exact, abs=5 * np.sqrt(exact / FLIPS))
 
 
-@pytest.mark.parametrize("size", [1, 4, 10, 13, 14, 60])
+@pytest.mark.parametrize("size", [1, 4, 10, 15, 40, 60])
 def test_a_difference_in_every_block_has_the_least_p_that_there_is(size: int) -> None:
     assert flips(1 + np.random.default_rng(size).random(size)) == find_least_p(size)
 

@@ -23,7 +23,7 @@ from harness.analysis.statistics import (
     draw_median_positions,
     summarise_groups,
 )
-from harness.analysis.trends import find_slopes
+from harness.analysis.trends import find_trends
 
 samples = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=40)
 
@@ -165,12 +165,14 @@ def test_a_clear_trend_is_found_and_taken_out_of_the_interval() -> None:
 def test_values_without_a_trend_rarely_have_one() -> None:
     for size in (6, 10, 50):
         values = np.random.default_rng(size).lognormal(0, 0.3, (10_000, size))
-        assert np.mean(find_slopes(values) != 0) < 0.013
+        assert np.mean(find_trends(values).slope != 0) < 0.013
 
 
-def test_a_slope_is_theils() -> None:
+def test_a_slope_is_theils_and_its_interval_sens() -> None:
     values = np.arange(12) * 0.3 + np.random.default_rng(3).normal(0, 0.3, 12)
-    assert find_slopes(values[None])[0] == pytest.approx(stats.theilslopes(values).slope)
+    found, theirs = find_trends(values[None]), stats.theilslopes(values)
+    assert found.slope[0] == pytest.approx(theirs.slope)
+    assert 2 * found.error[0] == pytest.approx(theirs.high_slope - theirs.low_slope, rel=0.1)
 
 
 @pytest.mark.parametrize(("size", "share"), [(0, 0), (1, 0), (3, 0.75), (5, 0.9375), (6, 0.96875)])
