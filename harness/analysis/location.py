@@ -52,7 +52,9 @@ def find_means(values: Floats, groups: Integers, count: int) -> Means:
         size = rows.shape[1]
         if size > 1:
             mean[part] = rows.mean(axis=1)
-            error[part] = rows.std(axis=1, ddof=1) / np.sqrt(size)
+            spread = rows.std(axis=1, ddof=1) / np.sqrt(size)
+            # values that are all the same have a spread of rounding errors
+            error[part] = np.where(spread > 1e-12 * np.abs(mean[part]), spread, 0.0)
             freedom[part] = size - 1
     return Means(mean, error, freedom)
 
@@ -72,8 +74,7 @@ def _find_tail(distance: Floats, found: Means) -> Floats:
     from scipy import special
 
     apart = np.sign(distance) * np.where(distance == 0, 0.0, np.inf)
-    spread = found.error > 1e-12 * np.abs(found.mean)
-    score = np.divide(distance, found.error, out=apart, where=spread)
+    score = np.divide(distance, found.error, out=apart, where=found.error > 0)
     score[np.isnan(found.mean)] = np.nan
     tail: Floats = special.stdtr(found.freedom, -score)
     return tail

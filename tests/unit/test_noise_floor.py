@@ -8,6 +8,7 @@ import pytest
 
 from harness.analysis.aggregate import load_samples
 from harness.analysis.answer import build_answer
+from harness.analysis.certainty import build_alarms, build_arms
 from harness.analysis.location import Means, find_means, find_p_values
 from harness.analysis.noise_floor import (
     FalseAlarms,
@@ -23,7 +24,6 @@ from harness.analysis.pairs import find_effect
 from harness.analysis.ratios import compare_platforms, find_verdict
 from harness.analysis.results import load_results
 from harness.analysis.statistics import correct_holm, summarise_groups
-from harness.analysis.tables import build_alarms, build_arms
 from tests.unit.synthetic import Synthetic, write_run
 from tests.unit.test_statistics import number
 

@@ -10,9 +10,9 @@ import pytest
 
 from harness.__main__ import main
 from harness.analysis.aggregate import load_samples, summarise
+from harness.analysis.certainty import build_verdicts
 from harness.analysis.ratios import compare_platforms
 from harness.analysis.results import load_results
-from harness.analysis.tables import build_verdicts
 from harness.errors import InputError
 from tests.unit.synthetic import Synthetic, write_run
 

@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import bases, ladder, machines, method, moves, rebuild, space, tables, tails
+from harness.analysis import (
+    bases,
+    certainty,
+    ladder,
+    machines,
+    method,
+    moves,
+    rebuild,
+    space,
+    tables,
+    tails,
+)
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
@@ -206,15 +217,15 @@ def _startup_tables(results: Results) -> list[list[Table]]:
     phases = _flat(_per_workload(results, "milestones and phases", tables.STARTUP))
     costs = _flat(_per_workload(results, "CPU time and teardown", tables.COST))
     found = (
-        tables.build_verdicts(results, tables_compared()),
-        tables.build_tests(results, tables_compared()),
+        certainty.build_verdicts(results, tables_compared()),
+        certainty.build_tests(results, tables_compared()),
         tails.build_tails(results),
     )
     return [phases, costs, [table for table in found if table]]
 
 
 def _noise_tables(results: Results) -> list[Table]:
-    found = (tables.build_arms(results), tables.build_alarms(results))
+    found = (certainty.build_arms(results), certainty.build_alarms(results))
     return [table for table in found if table]
 
 
