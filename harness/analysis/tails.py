@@ -3,7 +3,7 @@
 A quantile's interval comes from ranks (`quantiles`), and is refused with its reason where the run
 has too few blocks. The ratio of two platforms' quantiles is no quantile of their ratios, so its
 interval is a bootstrap that draws whole blocks, which keeps the two paired. At the block counts
-that are not refused, it held the true ratio in 94 to 98 % of simulated runs.
+that are not refused, it held the true ratio in 94 to 98 % of 300 simulated runs.
 """
 
 from collections.abc import Collection, Hashable, Mapping
