@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from harness import lab, system
+from harness import lab, preflight, system
 from harness.drivers import PLATFORMS
 from harness.drivers.base import Driver, Toolbox
 from harness.errors import HarnessError
@@ -77,6 +77,7 @@ class Checkup:
     accelerator: AcceleratorCheck
     missing: tuple[Missing, ...]
     noise: tuple[Noise, ...]
+    state: preflight.State
 
 
 def main(as_json: bool, *, prove: bool = True, start_engines: bool = False) -> int:
@@ -88,7 +89,7 @@ def main(as_json: bool, *, prove: bool = True, start_engines: bool = False) -> i
 
 def examine(*, prove: bool = False, start_engines: bool = False) -> Checkup:
     """Look at this host; with ``prove``, try each platform for real."""
-    facts = read_host()
+    facts, state = read_host(), preflight.read_state()  # before anything of its own runs
     missing = system.find_missing(system.read_packages())
     platforms = tuple(check_platform(name, missing, start_engines) for name in PLATFORMS)
     if prove:
@@ -99,7 +100,8 @@ def examine(*, prove: bool = False, start_engines: bool = False) -> Checkup:
         platforms=platforms,
         accelerator=check_accelerator(),
         missing=(*_describe_missing(missing), *_find_missing_modules()),
-        noise=tuple(find_noise(facts)),
+        noise=(*find_noise(facts), *preflight.find_noise(state)),
+        state=state,
     )
 
 
@@ -256,6 +258,7 @@ def format_checkup(checkup: Checkup) -> str:
         "accelerator",
         f"  {_format_accelerator(checkup.accelerator)}",
     ]
+    lines += ["", "the processor", *(f"  {line}" for line in preflight.list_facts(checkup.state))]
     missing = {f"{each.name}: {each.purpose}": each.remedy for each in checkup.missing}
     noise = {each.problem: each.advice for each in checkup.noise}
     lines += _format_pairs("missing", missing) + _format_pairs("what makes this host noisy", noise)

@@ -16,10 +16,20 @@ from harness.images.model import GuestKernel, Image, Packing
 from harness.images.pack import PATHS
 from harness.images.programs import build_programs
 from harness.minimum import build_searches
+from harness.model import Kind
 from harness.moves.series import build_moves
 from harness.paths import cache_dir, scratch_root
-from harness.plan import Plan, ScheduledTrial, build_document, build_schedule
+from harness.plan import (
+    Plan,
+    ScheduledTrial,
+    build_document,
+    build_schedule,
+    choose_arms,
+    count_trials,
+)
+from harness.precision import find_looks, find_next_look
 from harness.runner import Bench, build_spec
+from harness.units import format_seconds
 
 _RUN_ID = "dry-run"
 _UNKNOWN = "not built yet"
@@ -27,7 +37,6 @@ _UNKNOWN = "not built yet"
 
 def build_preview(plan: Plan) -> dict[str, object]:
     """Plan, order and starts in JSON types; ``starts`` has one entry for each combination."""
-    schedule = build_schedule(plan)
     toolbox = find_toolbox(plan)
     drivers: dict[str, Driver] = {}
     problems: dict[str, str] = {}
@@ -39,20 +48,49 @@ def build_preview(plan: Plan) -> dict[str, object]:
             problem = str(error)
         if problem:
             problems[name] = problem
+    plan = _settle_arms(
+        plan, {name: drivers[name].kind for name in drivers if name not in problems}
+    )
+    schedule = build_schedule(replace(plan, blocks=_show_blocks(plan)))
     bench = build_dry_bench(plan, drivers)
     preview: dict[str, object] = {
         "plan": build_document(plan),
+        "entered twice": ", ".join(plan.aa) or "none",
+        "end": describe_end(plan),
         "order": _describe_order(schedule),
         "starts": _describe_starts(schedule, bench),
     }
-    if searches := build_searches(plan, drivers, len(schedule), grouped=True):
+    number = count_trials(plan)
+    if searches := build_searches(plan, drivers, number, grouped=True):
         names = (f"{each.platform} {each.workload}" for each in searches)
         preview["searches for the smallest memory"] = ", ".join(names)
-    if moves := build_moves(replace(plan, repeats=1), drivers, len(schedule)):
+    if moves := build_moves(replace(plan, repeats=1), drivers, number):
         ways = (f"{m.scheduled.platform} {m.scenario} by {m.packing} at {m.speed.label}"
                 for m in moves)  # fmt: skip
         preview[f"moves, {plan.repeats} times"] = ", ".join(ways)
     return {**preview, "cannot run here": problems} if problems else preview
+
+
+def _settle_arms(plan: Plan, kinds: dict[str, Kind]) -> Plan:
+    """The plan with the platforms that a run on this host would enter twice."""
+    return replace(plan, aa=choose_arms(kinds, plan.workloads)) if plan.aa_open else plan
+
+
+def _show_blocks(plan: Plan) -> int:
+    """How many measured blocks are shown: with a precision those before the first look."""
+    return plan.blocks if plan.precision is None else find_next_look(0, plan.blocks)
+
+
+def describe_end(plan: Plan) -> str:
+    """When the blocks of a run end, in words."""
+    budget = "" if plan.budget is None else f", or once {format_seconds(plan.budget)} are spent"
+    if plan.precision is None:
+        return f"after {plan.blocks} blocks{budget}"
+    looks = ", ".join(map(str, (*find_looks(plan.blocks), plan.blocks)))
+    return (
+        f"when the 95 % interval of every headline ratio is within {plan.precision * 100:g} % of "
+        f"its middle at two looks in a row, of those after {looks} blocks{budget}"
+    )
 
 
 def find_toolbox(plan: Plan) -> Toolbox:

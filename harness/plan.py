@@ -5,7 +5,7 @@ seed gave.
 """
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +13,7 @@ import msgspec
 
 from harness.errors import InputError
 from harness.inputs import suggest
-from harness.model import AA_SUFFIX, CacheState
+from harness.model import AA_SUFFIX, CacheState, Kind
 from harness.variants import find_base, parse_variant
 from harness.workloads import Workload
 
@@ -23,13 +23,18 @@ __all__ = [
     "ScheduledTrial",
     "Workload",
     "build_arms",
+    "build_block",
     "build_document",
     "build_schedule",
     "build_variants",
+    "choose_arms",
+    "count_trials",
+    "find_kind",
     "parse_document",
     "place_workload",
     "require_images",
     "runs_on",
+    "walk_schedule",
 ]
 
 
@@ -41,7 +46,9 @@ IMAGE_MARK = "@"
 class Plan:
     """A run, decided: durations in seconds, sizes in bytes, workloads resolved and checked.
 
-    ``bandwidths`` are bits per second, ``delay`` and ``repeats`` those of the moves.
+    ``bandwidths`` are bits per second, ``delay`` and ``repeats`` those of the moves. ``precision``
+    is a share; with it ``blocks`` is the most that are run. ``aa_open`` says that ``aa`` was not
+    stated: the run then chooses again, among the platforms that run on its host.
     """
 
     platforms: tuple[str, ...]
@@ -66,6 +73,8 @@ class Plan:
     bandwidths: tuple[int, ...] = ()
     delay: float = 0.0
     repeats: int = 3
+    precision: float | None = None
+    aa_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +135,68 @@ def runs_on(workload: Workload, platform: str) -> bool:
     return not (cut_off and workload.network)
 
 
+def find_kind(platform: str) -> Kind:
+    """The kind of a platform by its name alone, whether or not it runs here."""
+    variant = parse_variant(platform)
+    if variant.base.startswith("vm-"):
+        return "vm"
+    if "gvisor" in (variant.base, variant.options.runtime):
+        return "sandbox"
+    return "process" if variant.base == "process" else "container"
+
+
+def choose_arms(kinds: Mapping[str, Kind], workloads: Collection[Workload]) -> tuple[str, ...]:
+    """The platforms to enter twice where the plan states none: the first container (a sandbox
+    where there is none) and the first virtual machine of ``kinds``, which run something; where
+    there is neither, the first platform.
+    """
+    able = {
+        name: kind for name, kind in kinds.items() if any(runs_on(each, name) for each in workloads)
+    }
+
+    def find_first(*wanted: Kind) -> str | None:
+        found = (name for kind in wanted for name in able if able[name] == kind)
+        return next(found, None)
+
+    chosen = (find_first("container", "sandbox"), find_first("vm"))
+    return tuple(name for name in chosen if name is not None) or tuple(able)[:1]
+
+
 def build_schedule(plan: Plan) -> tuple[ScheduledTrial, ...]:
     """Randomised complete blocks: every arm once in each, in an order of the seed.
 
     Warm-up blocks come first and are numbered with the others, from 0.
     """
-    arms = build_arms(plan)
-    trials: list[ScheduledTrial] = []
+    return tuple(each for block in walk_schedule(plan) for each in block)
+
+
+def walk_schedule(plan: Plan) -> Iterator[tuple[ScheduledTrial, ...]]:
+    """The blocks of the schedule one by one, each made when it is asked for."""
     for block in range(plan.warmup + plan.blocks):
-        shuffled = list(arms)
-        random.Random(f"{plan.seed}:{block}").shuffle(shuffled)
-        trials += (
-            ScheduledTrial(
-                block=block,
-                trial=block * len(arms) + order,
-                order=order,
-                platform=arm.platform,
-                workload=arm.workload,
-                warmup=block < plan.warmup,
-            )
-            for order, arm in enumerate(shuffled)
+        yield build_block(plan, block)
+
+
+def build_block(plan: Plan, block: int) -> tuple[ScheduledTrial, ...]:
+    """One block: a pure function of the plan and its number, whatever became of the others."""
+    arms = build_arms(plan)
+    shuffled = list(arms)
+    random.Random(f"{plan.seed}:{block}").shuffle(shuffled)
+    return tuple(
+        ScheduledTrial(
+            block=block,
+            trial=block * len(arms) + order,
+            order=order,
+            platform=arm.platform,
+            workload=arm.workload,
+            warmup=block < plan.warmup,
         )
-    return tuple(trials)
+        for order, arm in enumerate(shuffled)
+    )
+
+
+def count_trials(plan: Plan) -> int:
+    """How many trials all blocks have. Those that a run ends without keep their numbers."""
+    return (plan.warmup + plan.blocks) * len(build_arms(plan))
 
 
 def require_images(plan: Plan, known: Collection[str]) -> None:

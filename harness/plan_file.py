@@ -13,14 +13,22 @@ from harness.drivers.libvirt_uri import is_remote, require_uri
 from harness.errors import InputError
 from harness.inputs import Origin, build_error, convert_keys, read_toml
 from harness.model import CacheState
-from harness.plan import IMAGE_MARK, Plan, build_arms, build_variants, place_workload
-from harness.units import format_bandwidth, parse_bandwidth, parse_duration, parse_size
+from harness.plan import (
+    IMAGE_MARK,
+    Plan,
+    build_arms,
+    build_variants,
+    choose_arms,
+    find_kind,
+    place_workload,
+)
+from harness.precision import CONFIRMED_BLOCKS, MOST_BLOCKS
+from harness.units import format_bandwidth, parse_bandwidth, parse_duration, parse_share, parse_size
 from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
 
 QUICK_BLOCKS = 3
 MEMORY_LEAST = 64 << 20
-AA_PREFERRED = "namespace"
 DEFAULT_PLATFORMS = (
     "process", "namespace", "crun", "runc", "gvisor", "podman", "docker", "vm-direct", "vm-microvm",
     "vm-restore",
@@ -159,7 +167,13 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ()
     blocks: Annotated[
         int,
-        Meta(ge=1, le=10_000, description="Measured trials of each combination", examples=[10]),
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Measured trials of each combination; with `precision` it is the most that "
+            f"are run, {MOST_BLOCKS} unless stated",
+            examples=[10],
+        ),
     ] = 10
     warmup: Annotated[
         int,
@@ -183,9 +197,9 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     aa: Annotated[
         tuple[str, ...] | UnsetType,
         Meta(
-            description="Platforms entered twice, to show the noise. Default: `namespace`, else "
-            "the first platform",
-            examples=[["namespace"]],
+            description="Platforms entered twice, to show the noise. Default: the first container "
+            "and the first virtual machine that run here",
+            examples=[["namespace", "vm-direct"]],
         ),
     ] = UNSET
     settle: Annotated[
@@ -257,10 +271,19 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=["60s"],
         ),
     ] = "60s"
+    precision: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Go on in whole blocks until the 95 % interval of every headline ratio, "
+            "from the middle to either end, is no wider than this share. Default: none",
+            examples=["2%"],
+        ),
+    ] = UNSET
     budget: Annotated[
         str | UnsetType,
         Meta(
-            description="Time after which no new block is begun. Default: none",
+            description="Time after which nothing new is begun: no block, density series, search "
+            "or move. Default: none",
             examples=["10m"],
         ),
     ] = UNSET
@@ -321,7 +344,8 @@ def read_plan(
     name = str(file) if file else "the defaults"
     origins = {key: Origin(name, option=build_option(key)) for key in options}
     keys = convert_keys({**written, **options}, PlanKeys, origins, name)
-    reader = _Reader(keys, lambda key: origins.get(key, Origin(name)), own)
+    stated = frozenset({*written, *options})
+    reader = _Reader(keys, lambda key: origins.get(key, Origin(name)), own, stated)
     beside = file.parent if file and "workloads" not in options else Path()
     return reader.resolve(beside, new_seed)
 
@@ -334,11 +358,13 @@ def build_option(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns checked keys into a plan; ``origin`` says where each key was written."""
+    """Turns checked keys into a plan; ``origin`` says where each key was written, ``stated`` which
+    were written at all."""
 
     keys: PlanKeys
     origin: Callable[[str], Origin]
     own: tuple[Workload, ...] = ()
+    stated: frozenset[str] = frozenset()
 
     def resolve(self, folder: Path, new_seed: int) -> Plan:
         keys = self.keys
@@ -346,11 +372,15 @@ class _Reader:
         budget = UNSET if keys.budget is UNSET else self._duration("budget", str(keys.budget))
         platforms = self._all_platforms()
         connection = self._connection()
+        workloads = self._workloads(folder, timeout)
+        precision = self._precision()
         plan = Plan(
             platforms=platforms,
-            aa=self._aa(platforms),
-            workloads=self._workloads(folder, timeout),
-            blocks=keys.blocks,
+            aa=self._aa(platforms, workloads),
+            aa_open=isinstance(keys.aa, UnsetType),
+            workloads=workloads,
+            blocks=self._blocks(precision),
+            precision=precision,
             warmup=keys.warmup,
             seed=self._seed(new_seed),
             cache=keys.cache,
@@ -425,9 +455,9 @@ class _Reader:
             hint = f"say {twice!r} once; `aa` enters a platform twice"
             raise self._fault(key, f"{twice!r} stands there twice", hint)
 
-    def _aa(self, platforms: tuple[str, ...]) -> tuple[str, ...]:
+    def _aa(self, platforms: tuple[str, ...], workloads: tuple[Workload, ...]) -> tuple[str, ...]:
         if isinstance(self.keys.aa, UnsetType):
-            return (AA_PREFERRED,) if AA_PREFERRED in platforms else platforms[:1]
+            return choose_arms({name: find_kind(name) for name in platforms}, workloads)
         found = self._platforms("aa", self.keys.aa)
         for name in found:
             if name not in platforms:
@@ -435,6 +465,32 @@ class _Reader:
                     "aa", f"{name!r} is not among the platforms", f"one of {', '.join(platforms)}"
                 )
         return found
+
+    def _precision(self) -> float | None:
+        """The wanted half-width, as a share from above 0 % to below 100 %."""
+        if isinstance(self.keys.precision, UnsetType):
+            return None
+        try:
+            share = parse_share(self.keys.precision)
+        except InputError as error:
+            raise self._fault("precision", error.message) from None
+        if len(self.keys.platforms) + len(self.keys.variants) < 2:
+            reason = "it is that of ratios, and there is one platform only"
+            raise self._fault("precision", reason, "name two platforms or more")
+        if not 0 < share < 1:
+            raise self._fault("precision", f"{self.keys.precision} is not above 0% and below 100%")
+        return share
+
+    def _blocks(self, precision: float | None) -> int:
+        blocks = self.keys.blocks
+        if precision is None:
+            return blocks
+        if "blocks" not in self.stated:
+            return MOST_BLOCKS
+        if blocks < CONFIRMED_BLOCKS:
+            reason = f"{blocks} cannot show a `precision`: that takes {CONFIRMED_BLOCKS} or more"
+            raise self._fault("blocks", reason, "more blocks, or no `precision`")
+        return blocks
 
     def _workloads(self, folder: Path, timeout: float) -> tuple[Workload, ...]:
         if self.own:

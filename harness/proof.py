@@ -41,6 +41,9 @@ class Quiet:
     def start(self, total: int, done: int) -> None:
         """Nothing to show."""
 
+    def extend(self, total: int) -> None:
+        """Nothing shows how far it is."""
+
     def advance(self, outcome: Outcome) -> None:
         """Nothing to show."""
 

@@ -28,7 +28,7 @@ from harness.model import (
     build_phases,
 )
 from harness.plan import ScheduledTrial, Workload
-from harness.probes import disk, memory, noise, page_cache, request
+from harness.probes import disk, memory, noise, page_cache, panic, request
 from harness.probes.cpu import open_account
 from harness.starter import read_clock
 from harness.variants import parse_variant
@@ -176,6 +176,8 @@ class _Trial:
     notes: Notes
     ends: Mapping[str, int] = field(default_factory=dict)
     used: int | None = None
+    told: bool = False
+    """Whether all that serves the instance is known to be in the run's own process tree."""
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
@@ -185,14 +187,14 @@ class _Trial:
         try:
             self._set_cache()
             before = noise.read_noise(read_clock())
-            self._start_and_stop()
-            after = noise.read_noise(read_clock())
+            try:
+                self._start_and_stop()
+            finally:
+                self._note_noise(before)
         finally:
             cgroup.kill_processes(self.spec.cgroups)
             left = cgroup.remove(self.spec.cgroups)
         self._note_stop(left)
-        self.notes.marks += noise.find_marks(before, after)
-        self.notes.details["noise"] = noise.build_details(before, after)
         self._delete()
         self.notes.measurements += self.bench.fixed.get((self.platform, self.spec.image.name), ())
 
@@ -202,6 +204,30 @@ class _Trial:
         self.notes.details["resident_share"] = round(residency.share, 6)
         mark = page_cache.find_mark(residency, state)
         if mark is not None:
+            self.notes.marks.append(mark)
+
+    def _note_noise(self, before: noise.Noise) -> None:
+        """Mark what disturbed the trial, one that failed too: it may be why."""
+        after = noise.read_noise(read_clock())
+        self.notes.marks += noise.find_marks(before, after, told=self.told)
+        self.notes.details["noise"] = noise.build_details(before, after, told=self.told)
+        if panic.has_panicked(self.spec.folder):
+            self.notes.marks.append(panic.MARK)
+        if self.bench.cache == "warm":
+            self._check_kept()
+
+    def _check_kept(self) -> None:
+        """Whether warm files stayed: what was evicted meanwhile was read from a disk.
+
+        Some platforms drop a file themselves once they have read it; that is no disturbance.
+        """
+        image = self.spec.image
+        list_dropped = getattr(self.driver, "list_dropped", lambda _: ())
+        dropped = set(list_dropped(image))
+        kept = [each for each in self.driver.files(image) if each not in dropped]
+        residency = page_cache.read_residency(kept)
+        self.notes.details["resident_share_after"] = round(residency.share, 6)
+        if mark := page_cache.find_mark(residency, "warm"):
             self.notes.marks.append(mark)
 
     def _start_and_stop(self) -> None:
@@ -242,7 +268,10 @@ class _Trial:
         """What is read at the settled point, then the channel's cost."""
         kind, cgroups = self.driver.kind, instance.cgroups
         used = memory.parse_guest_used(instance.ask("memory")) if kind == "vm" else None
-        rows = memory.read_ledger(kind, instance.processes(), cgroups, used, available)
+        processes = instance.processes()
+        here = processes.proc == Path("/proc") and not processes.elsewhere
+        self.told = here and bool(processes.inside)
+        rows = memory.read_ledger(kind, processes, cgroups, used, available)
         rows += memory.read_daemon(self.driver.daemon)
         files = instance.files()
         rows += [] if files is None else disk.read_instance(files)

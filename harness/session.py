@@ -6,17 +6,14 @@ then trials run and each is in the journal before the next starts. Nothing here 
 
 import contextlib
 import datetime
-import itertools
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from harness import __version__, cgroup, host, lab, parity
-from harness.density import CONTAINER_FACTOR, run_density
+from harness import __version__, cgroup, host, lab, parity, preflight
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
 from harness.errors import HostError, InputError
@@ -27,23 +24,26 @@ from harness.images.model import GuestKernel, Image
 from harness.images.pack import EXTRA_PATHS
 from harness.images.programs import build_programs
 from harness.launch import require_launches
-from harness.minimum import build_searches, list_exempt, run_search
+from harness.minimum import list_exempt
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
-from harness.moves.series import build_moves, choose_moves, list_unmovable, run_moves
+from harness.moves.series import list_unmovable
+from harness.pace import Budget, Judge, Pace
 from harness.paths import scratch_root
 from harness.plan import (
     Plan,
     ScheduledTrial,
+    build_block,
     build_document,
-    build_schedule,
+    choose_arms,
     parse_document,
-    runs_on,
 )
+from harness.precision import Ending, find_next_look, format_ending
 from harness.probes import disk, memory, portability
-from harness.runner import Bench, build_spec, run_schedule
+from harness.runner import Bench, build_spec
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
 from harness.variants import parse_variant
+from harness.work import build_work
 
 LOGS = "logs"
 _VM_PREFIX = "vm-"
@@ -58,6 +58,9 @@ class Listener(Protocol):
 
     def start(self, total: int, done: int) -> None:
         """Trials begin: ``total`` of them, ``done`` of these already stored."""
+
+    def extend(self, total: int) -> None:
+        """There will be so many trials: more, or fewer, than was thought."""
 
     def advance(self, outcome: Outcome) -> None:
         """A trial is stored."""
@@ -93,13 +96,18 @@ def read_order(folder: Path, command: tuple[str, ...]) -> Order:
     )
 
 
-def run_order(order: Order, listener: Listener) -> int:
+def run_order(order: Order, listener: Listener, judge: Judge | None = None) -> int:
     """Build what is missing, then measure in the lab; the exit code of the lab.
 
-    Raises HostError or InputError for what is known before the lab is entered.
+    ``judge`` looks at a run that is to go on until its ratios are narrow enough. Raises HostError
+    or InputError for what is known before the lab is entered.
     """
     code = prepare(order, listener.say)
-    return code or lab.run_inside(lambda: _measure(order, listener), order.run_id)
+    if code:
+        return code
+    state = preflight.read_state()  # from outside: the lab sees no processes but its own
+    judge = None if order.plan.precision is None else judge
+    return lab.run_inside(lambda: _measure(order, listener, state, judge), order.run_id)
 
 
 def prepare(order: Order, say: Callable[[str], None]) -> int:
@@ -135,7 +143,7 @@ def _needs_kernel(plan: Plan) -> bool:
 # ---- in the lab ------------------------------------------------------------------------------
 
 
-def _measure(order: Order, listener: Listener) -> int:
+def _measure(order: Order, listener: Listener, state: preflight.State, judge: Judge | None) -> int:
     plan = order.plan
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
@@ -154,8 +162,25 @@ def _measure(order: Order, listener: Listener) -> int:
         engines.enter_context(start_use(list_packed(bench.images, drivers)))
         ready = replace(bench, drivers=drivers, fixed=read_all_fixed(bench.images, drivers))
         ready = replace(ready, parity=check_parity(plan, ready, listener.say))
-        _run_trials(order, ready, toolbox, left_out, listener)
+        settled = settle_arms(order, drivers, listener.say)
+        manifest = build_manifest(settled, ready, toolbox, left_out, state)
+        _run_trials(settled, ready, manifest, listener, judge)
     return 0
+
+
+def settle_arms(order: Order, drivers: Mapping[str, Driver], say: Callable[[str], None]) -> Order:
+    """The order with the platforms to enter twice chosen among those that run here.
+
+    Those that a plan states stay as they are, and so do those of a run that is gone on with.
+    """
+    plan = order.plan
+    if order.resume or not plan.aa_open:
+        return order
+    kinds = {name: drivers[name].kind for name in plan.platforms if name in drivers}
+    chosen = choose_arms(kinds, plan.workloads)
+    if chosen != plan.aa:
+        say(f"entered twice: {', '.join(chosen)} (instead of {', '.join(plan.aa)})")
+    return replace(order, plan=replace(plan, aa=chosen))
 
 
 def check_parity(plan: Plan, bench: Bench, say: Callable[[str], None]) -> dict[str, object]:
@@ -212,91 +237,37 @@ def list_unreachable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
 
 
 def _run_trials(
-    order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str], listener: Listener
+    order: Order,
+    bench: Bench,
+    manifest: Mapping[str, object],
+    listener: Listener,
+    judge: Judge | None,
 ) -> None:
-    plan, drivers = order.plan, bench.drivers
-    with open_store(order, bench, toolbox, left_out) as store:
+    with open_store(order, manifest) as store:
         done = {outcome.trial for outcome in store.read_outcomes()}
-        schedule = [each for each in build_schedule(plan) if _runs(each, bench)]
-        series = build_series(plan, drivers)
-        searches = build_searches(
-            plan, drivers, find_next(plan, series), grouped=bench.tree is not None
+        work = build_work(order.plan, bench, done, listener.say)
+        blocks = order.plan.blocks if judge is None else find_next_look(0, order.plan.blocks)
+        listener.start(work.count(blocks), len(done))
+        pace = Pace(
+            plan=order.plan,
+            budget=Budget(order.plan.budget),
+            judge=judge,
+            told=lambda more: listener.extend(work.count(more)),
         )
-        moves = build_moves(plan, drivers, find_next(plan, series) + len(searches))
-        moves = choose_moves(moves)
-        counts = (count + 1 for _, count in series)
-        listener.start(len(schedule) + sum(counts) + len(searches) + len(moves), len(done))
-        left = [each for each in schedule if each.trial not in done]
-        moves = [each for each in moves if each.scheduled.trial not in done]
-        measured = _run_all(left, series, searches, done, bench, plan.budget)
-        for outcome in itertools.chain(measured, run_moves(moves, bench, listener.say)):
+        stored = len(done)
+        for outcome in work.run(pace):
             store.append(outcome)
             listener.advance(outcome)
+            stored += 1
+        listener.extend(stored)
+        ending = pace.conclude()
+        store.update_manifest({"ending": asdict(ending)})
+        _say_ending(ending, listener.say)
 
 
-def _runs(scheduled: ScheduledTrial, bench: Bench) -> bool:
-    driver = bench.drivers.get(base_platform(scheduled.platform))
-    if driver is None:
-        return False
-    return not (bench.workloads[scheduled.workload].network and driver.no_network)
-
-
-def _run_all(
-    schedule: Sequence[ScheduledTrial],
-    series: Sequence[tuple[ScheduledTrial, int]],
-    searches: Sequence[ScheduledTrial],
-    done: set[int],
-    bench: Bench,
-    budget: float | None,
-) -> Iterator[Outcome]:
-    yield from run_schedule(_within(schedule, budget), bench)
-    for first, count in series:
-        if first.trial not in done:
-            yield from run_density(first, count, bench)
-    for search in searches:
-        if search.trial not in done:
-            yield run_search(search, bench)
-
-
-def _within(schedule: Sequence[ScheduledTrial], budget: float | None) -> Iterator[ScheduledTrial]:
-    """The schedule, ended at a whole block once ``budget`` seconds are spent."""
-    end = None if budget is None else time.monotonic() + budget
-    block = -1
-    for each in schedule:
-        if end is not None and each.block != block and time.monotonic() > end:
-            return
-        block = each.block
-        yield each
-
-
-def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[ScheduledTrial, int]]:
-    """The density series of a run: the first trial of each, and how many instances it starts.
-
-    They come after the blocks, for the plan's first workload that a platform runs.
-    """
-    if plan.density == 0:
-        return []
-    number = max((each.trial for each in build_schedule(plan)), default=-1) + 1
-    found = []
-    for platform, driver in drivers.items():
-        fitting = (each for each in plan.workloads if runs_on(each, platform))
-        workload = next(
-            (each for each in fitting if not (each.network and driver.no_network)), None
-        )
-        if workload is None:
-            continue
-        count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
-        first = ScheduledTrial(0, number, 0, platform, workload.name, warmup=False)
-        found.append((first, count))
-        number += count + 1
-    return found
-
-
-def find_next(plan: Plan, series: Sequence[tuple[ScheduledTrial, int]]) -> int:
-    """The number of the first trial after the blocks and the density series."""
-    last = [each.trial for each in build_schedule(plan)]
-    last += [first.trial + count for first, count in series]
-    return max(last, default=-1) + 1
+def _say_ending(ending: Ending, say: Callable[[str], None]) -> None:
+    if text := format_ending(ending):
+        say(text)
 
 
 def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> Toolbox:
@@ -397,9 +368,8 @@ def read_fixed(driver: Driver, image: Image) -> list[Measurement]:
 # ---- the manifest ----------------------------------------------------------------------------
 
 
-def open_store(order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str]) -> Store:
+def open_store(order: Order, manifest: Mapping[str, object]) -> Store:
     """A new result folder with its manifest, or the one to go on with."""
-    manifest = build_manifest(order, bench, toolbox, left_out)
     if not order.resume:
         return Store.create(order.folder, manifest)
     store = Store.open(order.folder)
@@ -414,7 +384,11 @@ def open_store(order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[
 
 
 def build_manifest(
-    order: Order, bench: Bench, toolbox: Toolbox, left_out: Sequence[str]
+    order: Order,
+    bench: Bench,
+    toolbox: Toolbox,
+    left_out: Sequence[str],
+    state: preflight.State,
 ) -> dict[str, object]:
     """All that is needed to judge and to repeat the run, in JSON types."""
     facts = host.read_host()
@@ -431,7 +405,9 @@ def build_manifest(
         "cgroups": _describe_cgroups(bench.tree),
         "privileged": lab.is_privileged(),
         "tools": host.read_tools(),
-        "noise": [asdict(each) for each in host.read_noise()],
+        "preflight": asdict(state),
+        "noise": [asdict(each) for each in (*host.read_noise(), *preflight.find_noise(state))],
+        "aa": describe_arms(order.plan),
         "images": {name: _describe_image(image) for name, image in sorted(bench.images.items())},
         "guest_kernel": _describe_kernel(toolbox.kernel),
         "accelerator": _describe_accelerators(platforms),
@@ -439,6 +415,12 @@ def build_manifest(
         "left_out": list(left_out),
         "parity": dict(bench.parity),
     }
+
+
+def describe_arms(plan: Plan) -> dict[str, object]:
+    """The platforms that are entered twice, and who chose them."""
+    default = "the first container and the first virtual machine that run here"
+    return {"platforms": list(plan.aa), "chosen": default if plan.aa_open else "by the plan"}
 
 
 def _describe_cgroups(tree: cgroup.CgroupTree | None) -> str:
@@ -484,7 +466,7 @@ def _describe_platforms(plan: Plan, bench: Bench) -> dict[str, Mapping[str, obje
     """Kind and command lines of every platform, shown for its first workload."""
     described: dict[str, Mapping[str, object]] = {}
     seen: set[str] = set()
-    for scheduled in build_schedule(plan):
+    for scheduled in build_block(plan, 0):
         platform = scheduled.platform
         if platform in seen or base_platform(platform) not in bench.drivers:
             continue

@@ -24,6 +24,7 @@ _SIZE_UNITS = {
     "GiB": 2**30,
 }
 _BANDWIDTH_UNITS = {"Gbit": 10**9, "Mbit": 10**6, "kbit": 10**3}
+_SHARE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*%\s*")
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
 
 
@@ -45,6 +46,14 @@ def parse_size(text: str) -> int:
     if match is None or match[2] not in _SIZE_UNITS:
         raise InputError(f"{text!r} is not a size", hint='write "128MiB", "2GB" or bytes')
     return round(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def parse_share(text: str) -> float:
+    """A share from ``"2%"`` or ``"0.5 %"``; raises InputError for anything else."""
+    match = _SHARE.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is not a share", hint='write "2%"')
+    return float(match[1]) / 100
 
 
 def parse_bandwidth(text: str) -> int:

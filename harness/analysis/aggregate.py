@@ -15,6 +15,7 @@ import pandas as pd
 from harness.analysis.arrays import Integers
 from harness.analysis.sample_file import read_sample_file
 from harness.analysis.statistics import bootstrap_groups, summarise_groups
+from harness.marks import LABELS, find_cure
 from harness.store import write_samples
 from harness.store.names import JOURNAL, SAMPLES
 
@@ -26,9 +27,6 @@ SERIES = [*ARM, "metric", "phase", "unit"]
 
 APART = ("memory.available", "disk.occupied", "memory.minimum")
 """Metrics that are no trial's: a series of running instances, and a search."""
-
-LABELS = frozenset({"emulated"})
-"""Marks that say what a trial is, not that it was disturbed; they never withhold a figure."""
 
 LEAST_BLOCKS = 3
 MOST_MARKED = 1 / 3
@@ -124,7 +122,9 @@ def find_refusal(marks: Sequence[str]) -> str:
         return ""
     counts = Counter(mark for found in disturbances for mark in set(found)).most_common()
     named = ", ".join(f"{mark} {count}" for mark, count in sorted(counts, key=_by_count))
-    return f"{len(disturbances)} of {blocks} trials were disturbed ({named})"
+    cure = find_cure(min(counts, key=_by_count)[0])
+    said = f"{len(disturbances)} of {blocks} trials were disturbed ({named})"
+    return f"{said}: {cure}" if cure else said
 
 
 def _by_count(entry: tuple[str, int]) -> tuple[int, str]:

@@ -23,7 +23,9 @@ from harness.analysis.wording import (
     format_share,
     quote,
 )
+from harness.marks import explain_mark, find_mark_remedy
 from harness.metrics import METRICS
+from harness.precision import describe_ending
 from harness.units import format_bytes, format_seconds
 
 
@@ -56,6 +58,7 @@ def build_method(results: Results) -> list[str]:
         "condition decides when the workload is ready.",
         *_describe_parity(results),
         _describe_blocks(results, plan),
+        describe_ending(results.manifest),
         states.get(cache, ""),
         f"Memory is read once at a settled point after `ready`{settled}.",
         "Figures are medians over blocks with 95 % intervals from the ranks of the blocks' values, "
@@ -151,13 +154,18 @@ def build_marks(results: Results) -> Table | None:
     rows = tuple(
         Row(
             describe_platform(results, platform, quoted=True),
-            (Cell(quote(mark)), Cell(f"{count} of {trials[platform]}")),
+            (
+                Cell(quote(mark)),
+                Cell(f"{count} of {trials[platform]}"),
+                Cell(explain_mark(mark), find_mark_remedy(mark)),
+            ),
             platform,
         )
         for platform in results.platforms
         for mark, count in sorted(counts.get(platform, Counter()).items())
     )
-    return Table("Validity marks of trials", ("platform", "mark", "trials"), rows) if rows else None
+    head = ("platform", "mark", "trials", "what it says and what mends it")
+    return Table("Validity marks of trials", head, rows) if rows else None
 
 
 def build_failures(results: Results) -> Table | None:

@@ -119,7 +119,7 @@ class Results:
         return [
             outcome
             for outcome in self.outcomes
-            if not outcome.warmup and outcome.instances == 1 and not _is_step(outcome)
+            if not outcome.warmup and outcome.instances == 1 and not is_step(outcome)
         ]
 
     @property
@@ -182,7 +182,7 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
     return next(iter([*containers, *arms]), None)
 
 
-def _is_step(outcome: Outcome) -> bool:
+def is_step(outcome: Outcome) -> bool:
     """Whether this is no trial of a block but a step of a series, a search or a move."""
     series = any(row.metric == SERIES_METRIC for row in outcome.measurements)
     return series or not {"steps", "move"}.isdisjoint(outcome.details)

@@ -42,7 +42,13 @@ _BESIDE_RESUME = ("out", "dry_run")
     "--command", metavar="'WORDS'", help="Beside --ready: run this instead of the image's own."
 )
 @click.option("--blocks", type=int, metavar="N", help="Trials of each combination.")
-@click.option("--budget", metavar="10m", help="Begin no new block after this time.")
+@click.option(
+    "--precision",
+    metavar="2%",
+    help="Go on until every headline ratio's 95 % interval is no wider than this either way; with "
+    "it, --blocks are the most.",
+)
+@click.option("--budget", metavar="10m", help="Begin nothing new after this time.")
 @click.option("--cache", type=click.Choice(["warm", "cold"]), help="State of the page cache.")
 @click.option(
     "--minimum/--no-minimum",
@@ -99,6 +105,10 @@ def run(
     if quick:
         from harness.plan_file import QUICK_BLOCKS
 
+        if "precision" in options:
+            raise InputError(
+                f"--quick is {QUICK_BLOCKS} blocks, too few for --precision", hint="say one of them"
+            )
         options.setdefault("blocks", QUICK_BLOCKS)
     plan, strict = _read_plan(_find_plan(plan_file), options, dry=dry_run)
     if dry_run:
@@ -157,13 +167,15 @@ def _typed() -> tuple[str, ...]:
 
 def _measure(order: "Order") -> int:
     """Run the trials, then write everything that is made from them."""
+    from harness.cli.look import build_judge
     from harness.cli.progress import start_listener
     from harness.session import run_order
 
     listener = start_listener()
     folder = shorten_path(order.folder)
+    judge = build_judge(order.folder, order.plan.precision, listener.say)
     try:
-        code = run_order(order, listener)
+        code = run_order(order, listener, judge)
     finally:
         listener.close()
     if code != 0:

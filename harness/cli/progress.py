@@ -32,6 +32,11 @@ class Lines:
         self.began = time.monotonic()
         say(f"{total - done} trials to run" + (f", {done} are stored" if done else ""))
 
+    def extend(self, total: int) -> None:
+        if total > self.total:
+            say(f"going on to {total} trials")
+        self.total = total
+
     def advance(self, outcome: Outcome) -> None:
         self.done += 1
         if outcome.status == "failed":
@@ -76,6 +81,15 @@ class Bar:
         )
         self.task = self.progress.add_task("", total=total, completed=done)
         self.progress.start()
+
+    def extend(self, total: int) -> None:
+        if self.progress is None or self.task is None:
+            return
+        self.progress.update(self.task, total=total, refresh=True)
+        if self.progress.finished:
+            self.progress.stop()
+        else:
+            self.progress.start()  # it had stopped where what was known of was done
 
     def advance(self, outcome: Outcome) -> None:
         if self.progress is None or self.task is None:

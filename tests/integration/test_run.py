@@ -15,7 +15,7 @@ import pytest
 from harness import cgroup
 from harness.drivers import PLATFORMS
 from harness.images.model import GuestKernel, Image
-from harness.model import build_phases
+from harness.model import base_platform, build_phases
 from harness.paths import register_dir, scratch_root
 
 pytestmark = pytest.mark.timeout(300)  # a whole run is in it
@@ -111,8 +111,8 @@ def test_every_combination_is_measured_in_every_block(whole_run: Path) -> None:
     for each in trials:
         key = (each["platform"], each["workload"])
         counted[key] = counted.get(key, 0) + 1
-    expected = {(platform, "noop") for platform in (*ALL, "namespace#2")}
-    expected |= {(platform, "httpd") for platform in (*ALL[1:], "namespace#2")}
+    expected = {(platform, "noop") for platform in (*ALL, "namespace#2", "vm-direct#2")}
+    expected |= {(platform, "httpd") for platform in (*ALL[1:], "namespace#2", "vm-direct#2")}
     manifest = json.loads((whole_run / "manifest.json").read_text())
     if any(line.startswith("gvisor with httpd: ") for line in manifest["left_out"]):
         expected.remove(("gvisor", "httpd"))
@@ -130,7 +130,8 @@ def test_phases_of_every_trial_sum_to_its_total(whole_run: Path) -> None:
         # may come after the guest's own: that span is then not attributed.
         told_late = each["platform"] == "crun" or each["platform"].startswith("vm")
         assert phases["residual"] == 0 or told_late, each["milestones"]
-        assert ("kernel" in phases) == (each["platform"] in ("vm-direct", "vm-microvm"))
+        booted = base_platform(each["platform"]) in ("vm-direct", "vm-microvm")
+        assert ("kernel" in phases) == booted
         assert rows["startup.cpu", ""] > 0
         assert rows["memory.pss", ""] > 0
 
@@ -233,7 +234,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     after = read_outcomes(out)
     assert after[: len(before)] == before
     numbers = [each["trial"] for each in after]
-    assert sorted(numbers) == list(range(4 * 3)), "each trial once: 4 blocks of 3 arms"
+    assert sorted(numbers) == list(range(4 * 4)), "each trial once: 4 blocks of 4 arms"
     assert (out / "report.html").exists()
 
 

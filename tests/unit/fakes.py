@@ -98,13 +98,15 @@ class FakeDriver:
     no_network: str | None = None
     printed: bytes = b""
     seen: bool = True
+    console: str = "what the guest said\n"
+    watched: Sequence[Path] = ()
     started: list[FakeInstance] = field(default_factory=list)
 
     def unavailable(self) -> str | None:
         return None
 
     def files(self, image: Image) -> Sequence[Path]:  # noqa: ARG002 - the interface names it
-        return ()
+        return self.watched
 
     def packed(self, image: Image) -> Sequence[Packed]:  # noqa: ARG002 - the interface names it
         return ()
@@ -125,7 +127,7 @@ class FakeDriver:
         self.started.append(instance)
         (spec.folder / "upper").mkdir()
         (spec.folder / "upper" / "written").write_bytes(b"x" * 10_000)
-        (spec.folder / "console.log").write_text("what the guest said\n")
+        (spec.folder / "console.log").write_text(self.console)
         try:
             yield instance
         finally:

@@ -135,7 +135,7 @@ def test_several_trials_in_a_block_count_once(tmp_path: Path) -> None:
         (["steal"] * 3 + [""] * 6, ""),
         (
             ["emulated steal"] * 3 + ["swap steal"] + [""] * 6,
-            "4 of 10 trials were disturbed (steal 4, swap 1)",
+            "4 of 10 trials were disturbed (steal 4, swap 1): use a host of your own",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_marked_trials_withhold_a_figure(tmp_path: Path) -> None:
     }
     summary = summarise(read(tmp_path, replace(SMALL, marks=marks)), 1)
     found = row(summary, "namespace", "startup.ready")
-    assert found["withheld"] == "5 of 8 trials were disturbed (steal 5)"
+    assert found["withheld"] == "5 of 8 trials were disturbed (steal 5): use a host of your own"
     assert row(summary, "vm-direct", "startup.ready")["withheld"] == ""
 
 

@@ -20,6 +20,8 @@ SHARED = (
     "harness.model",
     "harness.metrics",
     "harness.paths",
+    "harness.marks",
+    "harness.precision",
 )
 STORE = ("harness.store*",)
 ANALYSE = ("harness.analysis*",)

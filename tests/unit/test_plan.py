@@ -2,13 +2,15 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.drivers import PLATFORMS
+from harness.drivers import PLATFORMS, load_driver
+from harness.drivers.base import Toolbox
 from harness.errors import InputError
 from harness.inputs import read_toml
 from harness.model import AA_SUFFIX, base_platform
@@ -17,10 +19,14 @@ from harness.plan import (
     build_arms,
     build_document,
     build_schedule,
+    count_trials,
+    find_kind,
     parse_document,
     require_images,
+    walk_schedule,
 )
 from harness.plan_file import read_plan
+from harness.precision import MOST_BLOCKS
 from harness.workloads import list_workloads, read_workload
 
 SEED = 4711
@@ -85,13 +91,46 @@ def test_a_workload_file_of_an_option_is_looked_for_here(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("platforms", "aa"),
-    [(["process", "namespace"], ("namespace",)), (["vm-direct"], ("vm-direct",))],
+    [
+        (["process", "namespace"], ("namespace",)),
+        (["vm-direct"], ("vm-direct",)),
+        (["process", "vm-disk/uefi", "crun", "vm-direct", "namespace"], ("crun", "vm-disk/uefi")),
+        (["gvisor", "vm-direct"], ("gvisor", "vm-direct")),
+        (["docker+gvisor", "podman"], ("podman",)),
+        (["process"], ("process",)),
+    ],
 )
-def test_every_run_has_an_aa_arm_unless_the_plan_says_none(
+def test_the_first_container_and_the_first_machine_are_entered_twice_unless_the_plan_says_other(
     platforms: list[str], aa: tuple[str, ...]
 ) -> None:
-    assert plan_of(f"platforms = {platforms}").aa == aa
-    assert plan_of(f"platforms = {platforms}\naa = []").aa == ()
+    chosen, none = plan_of(f"platforms = {platforms}"), plan_of(f"platforms = {platforms}\naa = []")
+    assert (chosen.aa, chosen.aa_open) == (aa, True)
+    assert (none.aa, none.aa_open) == ((), False)
+
+
+def test_a_platform_that_runs_no_workload_is_not_entered_twice() -> None:
+    plan = plan_of('platforms = ["crun/no-net", "runc"]\nworkloads = ["httpd"]')
+    assert plan.aa == ("runc",)
+
+
+def test_the_kind_of_a_name_is_that_of_its_driver() -> None:
+    names = [
+        *PLATFORMS,
+        "docker+gvisor",
+        "podman+gvisor",
+        "docker+crun/host-net",
+        "vm-direct/tuned",
+    ]
+    for name in names:
+        assert find_kind(name) == load_driver(name, Toolbox(starter=Path("starter"))).kind, name
+
+
+def test_a_precision_is_a_share_and_blocks_are_then_the_most() -> None:
+    plain, open_end = plan_of("blocks = 4"), plan_of('precision = "2%"')
+    both = plan_of('precision = "0.5 %"\nblocks = 40\nbudget = "10m"')
+    assert (plain.precision, plain.blocks) == (None, 4)
+    assert (open_end.precision, open_end.blocks) == (0.02, MOST_BLOCKS)
+    assert (both.precision, both.blocks, both.budget) == (0.005, 40, 600.0)
 
 
 def test_one_image_replaces_the_workloads_own_and_more_make_variants() -> None:
@@ -143,6 +182,14 @@ def test_a_damaged_manifest_is_an_input_error() -> None:
         ("seed = -1", "key 'seed': -1 is not from 0 to 2^63 - 1"),
         ('settle = "soon"', "key 'settle': 'soon' is not a duration (write settle = \"200ms\")"),
         ('timeout = "0s"', "key 'timeout': 0s is too short"),
+        ('precision = "0%"', "key 'precision': 0% is not above 0% and below 100%"),
+        ('precision = "200%"', "200% is not above 0% and below 100%"),
+        ('precision = "abc"', "key 'precision': 'abc' is not a share"),
+        ('precision = "2"', "'2' is not a share"),
+        ("precision = 0.02", "key 'precision': expected"),
+        ('precision = "2%"\nblocks = 5', "5 cannot show a `precision`: that takes 20 or more"),
+        ('precision = "2%"\nplatforms = ["namespace"]', "there is one platform only"),
+        ('budget = "0s"', "key 'budget': 0s is too short"),
         ('budget = "-3m"', "key 'budget': '-3m' is not a duration"),
         ('memory = "1MiB"', "key 'memory': 1MiB is too little for a guest kernel"),
         ('memory = "much"', "key 'memory': 'much' is not a size"),
@@ -294,6 +341,19 @@ def test_no_trial_is_lost_and_none_comes_twice(plan: Plan) -> None:
 
 
 @given(plans())
+def test_a_schedule_can_be_walked_and_counted_without_making_it(plan: Plan) -> None:
+    walked = [each for block in walk_schedule(plan) for each in block]
+    assert tuple(walked) == build_schedule(plan)
+    assert count_trials(plan) == len(walked)
+
+
+@given(plans())
+def test_more_blocks_leave_the_first_ones_as_they_are(plan: Plan) -> None:
+    schedule = build_schedule(plan)
+    assert build_schedule(replace(plan, blocks=plan.blocks + 3))[: len(schedule)] == schedule
+
+
+@given(plans())
 def test_the_same_plan_gives_the_same_order(plan: Plan) -> None:
     assert build_schedule(plan) == build_schedule(parse_document(build_document(plan)))
 
@@ -317,7 +377,8 @@ def test_another_seed_gives_another_order() -> None:
 
 def test_the_order_of_a_seed_stays_the_same_from_release_to_release() -> None:
     platforms = ("process", "namespace", "vm-direct", "vm-microvm")
-    options = {"platforms": platforms, "seed": 1, "workloads": ("noop",), "blocks": 2}
+    options = {"platforms": platforms, "seed": 1, "workloads": ("noop",), "blocks": 2,
+               "aa": ("namespace",)}  # fmt: skip
     plan = read_plan(None, options, new_seed=0)
     assert [each.platform for each in build_schedule(plan)] == [
         "process",

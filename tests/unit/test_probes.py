@@ -1,8 +1,11 @@
 """Probes on real files, sockets and counters of this host."""
 
 import os
+import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,9 +14,22 @@ import pytest
 from harness import fiemap
 from harness.drivers.base import Packed
 from harness.errors import InputError, TrialError
+from harness.marks import LABELS, MARKS, explain_mark, find_mark_remedy
 from harness.model import build_phases
-from harness.probes import disk, memory, noise, page_cache, portability, request
+from harness.probes import (
+    disk,
+    memory,
+    noise,
+    outside,
+    page_cache,
+    panic,
+    portability,
+    request,
+)
+from harness.probes.outside import Spent
 from harness.starter import read_clock
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_bytes_to_move_are_those_of_the_files(tmp_path: Path) -> None:
@@ -147,6 +163,130 @@ def test_marks_name_what_disturbed_a_trial() -> None:
     assert noise.find_marks(before, quiet) == []
     assert noise.find_marks(before, loud) == ["steal", "swap", "pressure-memory", "pressure-io"]
     assert noise.read_noise(read_clock()).clock > 0
+
+
+STAT = "cpu  10 0 20 {idle} {wait} 0 0 {steal} 0 0\ncpu0 1 1 1 1\ncpu1 1 1 1 1\nintr 5\n"
+
+
+def spent(second: int, idle: float, own: float, *, wait: float = 0, steal: float = 0) -> Spent:
+    """Counters after a second of a host with two CPUs; times in seconds."""
+    tick = os.sysconf("SC_CLK_TCK")
+    ticks = {"idle": idle, "wait": wait, "steal": steal}
+    text = STAT.format(**{name: round(value * tick) for name, value in ticks.items()})
+    return Spent(second * 1_000_000_000, *outside.parse_idle(text), own)
+
+
+@pytest.mark.parametrize(
+    ("after", "used", "mark"),
+    [
+        (spent(1, 2.0, 0.0), 0.0, None),
+        (spent(1, 1.0, 1.0), 0.0, None),
+        (spent(1, 1.0, 0.1, wait=0.5, steal=0.2), 0.2, None),
+        (spent(1, 1.0, 0.0), 1.0, "outside-load"),
+        (spent(1, 0.5, 0.5), 1.0, "outside-load"),
+        (spent(1, 1.5, 2.0), 0.0, None),
+    ],
+    ids=["idle", "its own load", "a little", "one CPU", "both", "the grain of ticks"],
+)
+def test_what_others_used_is_what_the_host_spent_less_the_runs_own(
+    after: Spent, used: float, mark: str | None
+) -> None:
+    seconds, share = outside.find_outside(spent(0, 0, 0), after)
+    assert seconds == pytest.approx(used)
+    assert share == pytest.approx(used / 2)
+    assert outside.find_mark(seconds, share) == mark
+
+
+def test_the_runs_own_time_holds_children_that_are_gone() -> None:
+    before = outside.read_spent(read_clock())
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert outside.read_spent(read_clock()).own - before.own >= 0.28
+
+
+def test_a_process_with_any_name_is_counted(tmp_path: Path) -> None:
+    tick = os.sysconf("SC_CLK_TCK")  # the number is above any that the kernel gives
+    (tmp_path / "stat").write_text(STAT.format(idle=0, wait=0, steal=0))
+    (tmp_path / "4194305").mkdir()
+    line = f"4194305 (a) 9 (b) S 1 1 1 0 -1 0 0 0 0 0 7 7 {tick} {2 * tick} 20 0"
+    (tmp_path / "4194305" / "stat").write_text(line)
+    assert outside.read_spent(0, tmp_path).own == 3.0
+
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("wall", "asleep", "marks"),
+    [
+        (0, 0, []),
+        (20_000, 0, []),
+        (3600 * SECOND, 0, ["clock-step"]),
+        (-SECOND, 0, ["clock-step"]),
+        (60 * SECOND, 60 * SECOND, ["suspended"]),
+        (0, 60 * SECOND, ["clock-step", "suspended"]),
+    ],
+)
+def test_clocks_that_part_are_marked(wall: int, asleep: int, marks: list[str]) -> None:
+    before = noise.Clocks(1_700_000_000 * SECOND, 5 * SECOND)
+    after = noise.Clocks(before.wall + wall, before.asleep + asleep)
+    assert noise.find_clock_marks(before, after) == marks
+    assert noise.find_clock_marks(None, after) == []
+
+
+def test_clocks_of_a_host_that_is_left_alone_stay_together() -> None:
+    assert noise.find_clock_marks(noise.read_clocks(), noise.read_clocks()) == []
+
+
+def test_heat_is_counted_over_all_cpus(tmp_path: Path) -> None:
+    assert noise.read_overheated(tmp_path / "none") == 0
+    for cpu, count in (("cpu0", "2\n"), ("cpu1", "3\n"), ("cpufreq", "9\n")):
+        folder = tmp_path / cpu / "thermal_throttle"
+        folder.mkdir(parents=True)
+        (folder / "core_throttle_count").write_text(count)
+    assert noise.read_overheated(tmp_path) == 5
+    cool, hot = noise.Noise(0, 0, 0, 0, 0, 0, 5), noise.Noise(SECOND, 0, 0, 0, 0, 0, 6)
+    assert noise.find_marks(cool, hot) == ["overheated"]
+    assert noise.find_marks(cool, cool) == []
+
+
+def test_load_is_not_laid_on_others_where_part_of_the_run_is_outside_of_it() -> None:
+    quiet = noise.Noise(0, 0, 0, 0, 0, 0, spent=spent(0, 0, 0))
+    loud = noise.Noise(SECOND, 0, 0, 0, 0, 0, spent=spent(1, 0, 0))
+    assert noise.find_marks(quiet, loud) == ["outside-load"]
+    assert noise.find_marks(quiet, loud, told=False) == []
+    assert "outside_share" not in noise.build_details(quiet, loud, told=False)
+    assert noise.build_details(quiet, loud)["outside_share"] == 1.0
+
+
+def test_a_panic_is_found_in_the_consoles_log(tmp_path: Path) -> None:
+    assert not panic.has_panicked(tmp_path)
+    (tmp_path / "console.log").write_bytes(b"booting\n")
+    assert not panic.has_panicked(tmp_path)
+    (tmp_path / "console.log").write_bytes(b"\xff[ 1.0] Kernel panic - not syncing: out of memory")
+    assert panic.has_panicked(tmp_path)
+
+
+def test_every_mark_has_a_meaning_and_a_remedy_of_one_line() -> None:
+    for mark in MARKS.values():
+        for text in (mark.meaning, mark.remedy, mark.cure):
+            assert text and "\n" not in text
+    assert len(MARKS) == len({mark.meaning for mark in MARKS.values()})
+    assert {"emulated"} == LABELS
+    assert explain_mark("of-tomorrow") and find_mark_remedy("of-tomorrow") == ""
+
+
+def test_every_mark_that_the_code_gives_is_in_the_table() -> None:
+    """Read from the source: words in quotes that are handed to a list of marks."""
+    given = set()
+    for path in (ROOT / "harness").rglob("*.py"):
+        text = path.read_text()
+        given |= set(re.findall(r'marks (?:\+?= \[|= \()"([a-z-]+)"', text))
+        given |= set(re.findall(r'marks\.append\("([a-z-]+)"\)', text))
+        given |= set(re.findall(r'return "((?:cache|outside)-[a-z-]+)"', text))
+        given |= set(re.findall(r'^_?MARK = "([a-z-]+)"', text, re.MULTILINE))
+    assert given - MARKS.keys() == set()
+    assert {"emulated", "steal", "swap", "panic", "outside-load", "cache-not-warm"} <= given
 
 
 def test_phases_always_sum_to_the_total() -> None:

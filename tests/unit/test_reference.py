@@ -17,6 +17,7 @@ from harness.cli import harness
 from harness.drivers import PLATFORMS, load_driver
 from harness.drivers.base import Toolbox
 from harness.inputs import find_meta, format_toml
+from harness.marks import MARKS
 from harness.metrics import METRICS, PHASE_WORDS
 from harness.plan_file import PlanKeys, VariantKeys
 from harness.workloads import WorkloadKeys, list_workloads, read_workload
@@ -156,6 +157,11 @@ def build_phases_table() -> str:
     return build_table(("phase", "where", "what happens"), rows)
 
 
+def build_marks_table() -> str:
+    rows = [(f"`{each.name}`", each.meaning, each.remedy) for each in MARKS.values()]
+    return build_table(("mark", "what it says", "what mends it"), rows)
+
+
 def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
@@ -172,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "workloads": build_workloads_table,
     "metrics": build_metrics_table,
     "phases": build_phases_table,
+    "marks": build_marks_table,
 }
 
 

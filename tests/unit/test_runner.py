@@ -1,8 +1,10 @@
 """The runner's own logic, with a driver that follows a script."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -100,6 +102,38 @@ def test_an_emulated_machine_is_marked(tmp_path: Path) -> None:
     assert outcome.accelerator == "tcg"
     assert "emulated" in outcome.marks
     assert values_of(outcome, "memory.guest_used") == [600]
+
+
+def test_a_failed_trial_says_what_disturbed_it_and_that_its_guest_panicked(tmp_path: Path) -> None:
+    driver = FakeDriver(
+        name="vm-direct", kind="vm", problem=lambda _: "the guest's kernel panicked"
+    )
+    driver.console = "Kernel panic - not syncing: Attempted to kill init!\n"
+    (outcome,) = run_schedule(build_trials(1, "vm-direct"), build_bench(tmp_path, driver))
+    assert outcome.status == "failed"
+    assert "panic" in outcome.marks
+    assert "steal_s" in cast(dict[str, float], outcome.details["noise"])
+
+
+def test_a_warm_image_that_is_evicted_during_a_trial_is_marked(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(4 << 20))
+
+    def evict(_: float) -> None:
+        with image.open("rb") as file:
+            os.fdatasync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    kept, lost = FakeDriver(watched=[image]), FakeDriver(watched=[image])
+    bench = build_bench(tmp_path, kept)
+    (quiet,) = run_schedule(build_trials(1), bench)
+    (disturbed,) = run_schedule(
+        build_trials(1), replace(bench, drivers={"namespace": lost}, sleep=evict)
+    )
+    assert "cache-not-warm" not in quiet.marks
+    assert quiet.details["resident_share_after"] == 1.0
+    assert disturbed.details["resident_share"] == 1.0
+    assert "cache-not-warm" in disturbed.marks
 
 
 def test_a_full_disk_fails_the_trial_with_a_remedy(
