@@ -8,7 +8,7 @@ one at two looks in a row.
 
 Its effect on coverage. To stop as soon as an interval looks narrow favours intervals that are
 narrow by luck: with a look after every block from the tenth on, intervals that should hold the
-truth in 95 of 100 runs held it in 88 to 91 of simulated ones. Few looks, each at twice the blocks
+truth in 95 of 100 runs held it in 91 to 94 of simulated ones. Few looks, each at twice the blocks
 of the last, and a second look of which half is new keep it between 93 and 97, at most two points
 below what the same number of blocks gives when it was fixed beforehand; the simulation is in
 tests/unit/test_precision.py. The price is up to twice the blocks. Cf. Chow and Robbins, Annals of
