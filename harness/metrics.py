@@ -176,6 +176,15 @@ _TABLE = (
 
 METRICS = {metric.name: metric for metric in _TABLE}
 
+_IMAGE_SIZES = ("disk.image_", "portability.first")
+
+
+def is_image_size(metric: str) -> bool:
+    """Whether a figure is read from an image's files, so that nothing in a trial can change it."""
+    known = METRICS.get(metric)
+    return metric.startswith(_IMAGE_SIZES) and known is not None and known.unit == "B"
+
+
 PHASE_WORDS: tuple[tuple[str, str, str], ...] = (
     ("created", "vm", "libvirt and QEMU"),
     ("created", "", "driver or engine"),

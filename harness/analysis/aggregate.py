@@ -6,16 +6,18 @@ images or methods: each is a key.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.analysis.arrays import Integers
 from harness.analysis.sample_file import read_sample_file
 from harness.analysis.statistics import bootstrap_groups, summarise_groups
 from harness.marks import LABELS, find_cure
+from harness.metrics import is_image_size
 from harness.store import write_samples
 from harness.store.names import JOURNAL, SAMPLES
 
@@ -93,18 +95,24 @@ def find_refusals(
 def reduce_to_blocks(samples: pd.DataFrame) -> pd.DataFrame:
     """One value per series and block: its only trial, or the median of several.
 
-    Adds ``disturbed``: whether any of its trials carries a mark that is no mere label.
+    Adds ``disturbed``: whether any of its trials carries a mark that is no mere label. Sizes of an
+    image are not the trial's: no mark of it touches them.
     """
     frame = samples[[*SERIES, "block", "value", "marks"]].copy()
-    words = frame["marks"].astype("category")
-    disturbed = [bool(find_disturbances(str(text))) for text in words.cat.categories]
-    codes = words.cat.codes.to_numpy()
-    frame["disturbed"] = np.array([*disturbed, False], dtype=bool)[codes]
+    frame["disturbed"] = _look_up(frame["marks"], lambda text: bool(find_disturbances(text)))
+    frame["disturbed"] &= ~_look_up(frame["metric"], is_image_size)
     if not frame.duplicated([*SERIES, "block"]).any():
         return frame
     return frame.groupby([*SERIES, "block"], observed=True, as_index=False).agg(
         value=("value", "median"), marks=("marks", "first"), disturbed=("disturbed", "any")
     )
+
+
+def _look_up(words: "pd.Series[str]", judge: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """``judge`` of each word, asked once for each that there is; False where there is none."""
+    column = words.astype("category")
+    found = [judge(str(text)) for text in column.cat.categories]
+    return np.array([*found, False], dtype=bool)[column.cat.codes.to_numpy()]
 
 
 def find_disturbances(marks: str) -> list[str]:

@@ -20,6 +20,7 @@ from harness.analysis.aggregate import (
 from harness.analysis.density import fit_marginal
 from harness.analysis.results import load_results
 from harness.errors import InputError
+from harness.metrics import is_image_size
 from harness.model import Measurement
 from harness.store import Store, write_samples
 from harness.store.samples import build_samples
@@ -157,6 +158,8 @@ def test_marked_trials_withhold_a_figure(tmp_path: Path) -> None:
     found = row(summary, "namespace", "startup.ready")
     assert found["withheld"] == "5 of 8 trials were disturbed (steal 5): use a host of your own"
     assert row(summary, "vm-direct", "startup.ready")["withheld"] == ""
+    sizes = summary[(summary["platform"] == "namespace") & summary["metric"].map(is_image_size)]
+    assert len(sizes) and set(sizes["withheld"]) == {""}, "nothing in a trial changes an image"
 
 
 def test_the_cost_of_one_more_instance_is_the_slope(tmp_path: Path) -> None:
