@@ -15,9 +15,9 @@ from harness.analysis.answer import find_workload
 from harness.analysis.compare import find_change
 from harness.analysis.compare_result import SIGNIFICANT
 from harness.analysis.compare_traits import build_foreign_traits, find_differences
-from harness.analysis.ratios import THRESHOLD
+from harness.analysis.pairs import THRESHOLD
 from harness.analysis.results import Results, find_seed
-from harness.analysis.statistics import Floats, bootstrap_median, correct_holm
+from harness.analysis.statistics import Floats, correct_holm, summarise_groups
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.two_samples import Differences, compare_samples
 from harness.analysis.wording import ABSENT, format_number, format_p, format_share, quote
@@ -71,7 +71,7 @@ def _build_overview(results: Results, entries: Sequence[Entry], seed: int) -> Ta
     base = reference if comparable else np.ones(1)
     ratios = compare_samples([(base, entry.values) for entry in shown], seed)
     rows = tuple(
-        _build_row(entry, _format_ratio(ratios, number, entry) if comparable else ABSENT, seed)
+        _build_row(entry, _format_ratio(ratios, number, entry) if comparable else ABSENT)
         for number, entry in enumerate(shown)
     )
     name = quote(results.reference or "nothing")
@@ -94,10 +94,10 @@ def find_reference_values(results: Results) -> Floats:
     return np.sort(blocks["value"].to_numpy(dtype=float))
 
 
-def _build_row(entry: Entry, ratio: str, seed: int) -> Row:
+def _build_row(entry: Entry, ratio: str) -> Row:
     timing = entry.timing
     failed = f"{timing.failures} failed" if timing.failures else ""
-    median, interval = format_median(timing, seed)
+    median, interval = format_median(timing)
     cells = (
         Cell(entry.file.tool, quote(entry.file.path.name)),
         Cell(entry.file.clock),
@@ -109,13 +109,14 @@ def _build_row(entry: Entry, ratio: str, seed: int) -> Row:
     return Row(_name(timing), cells)
 
 
-def format_median(timing: Timing, seed: int) -> tuple[str, str]:
+def format_median(timing: Timing) -> tuple[str, str]:
     """The median and its 95 % interval; fewer than three values have no interval."""
     values = np.sort(np.array(timing.values, dtype=float))
     median = format_value(float(np.median(values)), timing.unit)
     if len(values) < LEAST_BLOCKS:
         return median, f"no interval: {len(values)} values, {LEAST_BLOCKS} are needed"
-    low, high = (float(each[0]) for each in bootstrap_median(values[None, :], seed))
+    found = summarise_groups(values, np.zeros(len(values), dtype=np.int64), 1)
+    low, high = float(found.low[0]), float(found.high[0])
     return median, f"{format_value(low, timing.unit)} – {format_value(high, timing.unit)}"
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from harness.analysis.compare_sides import Case, Side
 from harness.analysis.compare_traits import Difference
-from harness.analysis.ratios import THRESHOLD
-
-SIGNIFICANT = 0.05
+from harness.analysis.pairs import SIGNIFICANT as SIGNIFICANT
+from harness.analysis.pairs import THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)

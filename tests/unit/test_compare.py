@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
+from harness.analysis.aggregate import load_samples
 from harness.analysis.compare_traits import DIMENSIONS
+from harness.analysis.noise_floor import compare_arms, find_floors
 from harness.metrics import METRICS
 from harness.model import Measurement, Outcome
 from harness.store import Store, read_journal, read_manifest, write_manifest, write_samples
@@ -168,6 +170,16 @@ def test_a_change_within_the_noise_of_the_a_a_arm_is_inconclusive(
     row = find(document, "namespace", "startup.ready")
     assert (code, row["verdict"]) == (0, "inconclusive")
     assert row["floor"] > 0.8 and row["detectable"] >= row["floor"]
+
+
+def test_the_noise_floor_is_the_one_of_the_run_s_own_report(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = find_floors(compare_arms(load_samples(base), 1))
+    _, document = compare_json(capsys, base, base)
+    for metric in ("startup.ready", "memory.pss"):
+        row = find(document, "namespace", metric)
+        assert row["floor"] == pytest.approx(own.find(("noop", "warm", metric), "container"))
 
 
 def test_a_platform_that_no_longer_starts_is_a_regression(
