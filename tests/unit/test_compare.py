@@ -6,12 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.__main__ import main
 from harness.analysis.aggregate import load_samples
+from harness.analysis.compare import find_change
+from harness.analysis.compare_sides import KEY, load_side
 from harness.analysis.compare_traits import DIMENSIONS
 from harness.analysis.noise_floor import compare_arms, find_floors
+from harness.analysis.statistics import correct_holm
+from harness.analysis.two_samples import compare_samples
 from harness.metrics import METRICS
 from harness.model import Measurement, Outcome
 from harness.store import Store, read_journal, read_manifest, write_manifest, write_samples
@@ -145,6 +150,49 @@ def test_more_is_better_for_what_is_given_back(
     for number, (factor, code) in enumerate(((0.5, 1), (2.0, 0))):
         new = write_changed(tmp_path / str(number), scale("disk.reclaimed", factor))
         assert compare(capsys, base, new, "--all")[0] == code
+
+
+@pytest.mark.parametrize(
+    ("span", "p", "floor", "word"),
+    [
+        ((1.3, 1.2, 1.4), 0.001, 0.1, "slower"),
+        ((0.7, 0.6, 0.8), 0.001, 0.1, "faster"),
+        ((1.3, 1.2, 1.4), 0.06, 0.1, "inconclusive"),
+        ((0.7, 0.6, 0.8), 0.06, 0.1, "inconclusive"),
+        ((1.3, 1.2, 1.4), float("nan"), 0.1, "inconclusive"),
+        ((1.3, 1.04, 1.6), 0.001, 0.1, "inconclusive"),
+        ((1.3, 1.2, 1.4), 0.001, 0.31, "inconclusive"),
+        ((0.77, 0.7, 0.8), 0.001, 0.31, "inconclusive"),
+        ((1.3, 1.2, 1.4), 0.001, 0.29, "slower"),
+        ((1.0, 0.96, 1.04), 0.9, 0.01, "equivalent"),
+        ((1.03, 1.02, 1.04), 0.001, 0.01, "equivalent"),
+        ((1.0, 0.96, 1.04), 0.9, 0.06, "inconclusive"),
+        ((1.0, 0.94, 1.04), 0.9, 0.01, "inconclusive"),
+    ],
+)
+def test_a_change_asks_for_interval_floor_and_p(
+    span: tuple[float, float, float], p: float, floor: float, word: str
+) -> None:
+    assert find_change("s", span, p, 0.05, floor) == word
+
+
+def test_p_is_corrected_over_all_that_is_compared(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = write_run(tmp_path / "new", replace(SMALL, seed=5))
+    few, many = compare_json(capsys, base, new)[1], compare_json(capsys, base, new, "--all")[1]
+    sides = [load_side(label, folder) for label, folder in (("BASE", base), ("NEW", new))]
+    keys = [tuple(each[name] for name in KEY) for each in few["comparisons"]]
+    pairs = [(sides[0].series[key].values, sides[1].series[key].values) for key in keys]  # type: ignore[index]
+    usable = [number for number, (one, _) in enumerate(pairs) if (one > 0).all()]
+    plain = compare_samples([pairs[number] for number in usable], 1).p
+    said = [few["comparisons"][number]["p"] for number in usable]
+    constant = sum(each["p"] is not None for each in few["comparisons"]) - len(usable)
+    expected = correct_holm(np.concatenate([plain, np.ones(constant)]))[: len(usable)]
+    assert said == pytest.approx(list(expected))
+    for each in few["comparisons"]:
+        row = find(many, each["platform"], each["metric"])
+        assert row["p"] is None or row["p"] >= each["p"]
 
 
 def test_a_change_below_the_threshold_is_none_and_another_threshold_finds_it(
