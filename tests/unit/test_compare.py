@@ -183,7 +183,7 @@ def test_p_is_corrected_over_all_that_is_compared(
     few, many = compare_json(capsys, base, new)[1], compare_json(capsys, base, new, "--all")[1]
     sides = [load_side(label, folder) for label, folder in (("BASE", base), ("NEW", new))]
     keys = [tuple(each[name] for name in KEY) for each in few["comparisons"]]
-    pairs = [(sides[0].series[key].values, sides[1].series[key].values) for key in keys]  # type: ignore[index]
+    pairs = [(sides[0].series[key].values, sides[1].series[key].values) for key in keys]
     usable = [number for number, (one, _) in enumerate(pairs) if (one > 0).all()]
     plain = compare_samples([pairs[number] for number in usable], 1).p
     said = [few["comparisons"][number]["p"] for number in usable]
