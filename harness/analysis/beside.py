@@ -21,13 +21,13 @@ from harness.analysis.statistics import Floats, correct_holm, summarise_groups
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.two_samples import Differences, compare_samples
 from harness.analysis.wording import ABSENT, format_number, format_p, format_share, quote
-from harness.store.foreign import ForeignFile, Timing
+from harness.store.foreign import CLOCKS, SPANS, ForeignFile, Timing
 from harness.units import format_value
 
 MOST_ROWS = 200
 """No table of more rows is of use to a reader; what is left out is said."""
 
-OTHER_METHOD = "other method: not paired, no verdict"
+OTHER_METHOD = "other method: not paired"
 _METRIC = "startup.ready"
 _LONGEST = 100
 
@@ -77,10 +77,14 @@ def _build_overview(results: Results, entries: Sequence[Entry], seed: int) -> Ta
     name = quote(results.reference or "nothing")
     workload = find_workload(results)
     head = (
-        "timing", "tool and file", "its clock", "n", "median",
-        f"to {name} with {quote(workload)}, {_METRIC}" if comparable else "ratio", "verdict",
+        "timing", "tool and file", "its clock spans", "n", "median",
+        f"to {name} with {quote(workload)}" if comparable else "ratio", "verdict",
     )  # fmt: skip
-    return Table("Brought in", head, rows, _say_left_out(len(entries)))
+    tools = dict.fromkeys(entry.file.tool for entry in entries)
+    notes = [f"Clock of {tool}: {CLOCKS[tool]}." for tool in tools]
+    notes.append(f"The run's own clock spans {_METRIC}, from the request until it is ready.")
+    caption = "Beside the run's own start"
+    return Table(caption, head, rows, " ".join([*notes, _say_left_out(len(entries))]).strip())
 
 
 def find_reference_values(results: Results) -> Floats:
@@ -100,11 +104,11 @@ def _build_row(entry: Entry, ratio: str) -> Row:
     median, interval = format_median(timing)
     cells = (
         Cell(entry.file.tool, quote(entry.file.path.name)),
-        Cell(entry.file.clock),
+        Cell(SPANS[entry.file.tool]),
         Cell(str(len(timing.values)), failed),
         Cell(median, interval),
         Cell(ratio if timing.unit == "s" else ABSENT),
-        Cell(OTHER_METHOD),
+        Cell("no verdict", OTHER_METHOD),
     )
     return Row(_name(timing), cells)
 

@@ -32,6 +32,9 @@ CLOCKS: Mapping[str, str] = {
 }
 """What the clock of each tool spans."""
 
+SPANS: Mapping[str, str] = {"hyperfine": "the whole command", "pyperf": "one loop inside"}
+"""The same in a few words."""
+
 _UNITS: Mapping[str, Unit] = {"second": "s", "byte": "B", "integer": "count"}
 _FACTS = {"hostname": "host", "cpu_model_name": "cpu", "cpu_count": "cpus"}
 _HINT = "bring in what `hyperfine --export-json` or `pyperf -o` wrote"

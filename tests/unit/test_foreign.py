@@ -163,6 +163,8 @@ def test_brought_in_timings_have_a_section_of_their_own(
     section = text[start:end]
     assert section.count(OTHER_METHOD) == 3
     assert "| `sleep 0.02` | hyperfine; `hyperfine.json` |" in section
+    assert "Clock of hyperfine: wall clock from starting the command" in section
+    assert "Clock of pyperf: what the benchmark itself spans" in section
     assert "Among the timings of hyperfine" in section and "| slower |" in section
     assert "Among the timings of pyperf" not in section
     first = (folder / "report.html").read_bytes()
@@ -181,7 +183,7 @@ def test_the_ratio_is_that_of_the_medians_to_the_run_s_reference(tmp_path: Path)
     (table,) = build_tables(results, [ForeignFile(Path("x.json"), "hyperfine", (timing,))])
     assert results.find("namespace", "noop", "startup.ready").median == pytest.approx(middle)  # type: ignore[union-attr]
     assert table.rows[0].cells[4].text.startswith("2.00 × (")
-    assert table.head[5] == "to `namespace` with `noop`, startup.ready"
+    assert table.head[5] == "to `namespace` with `noop`"
 
 
 def test_names_with_markup_are_shown_as_they_are(tmp_path: Path) -> None:
