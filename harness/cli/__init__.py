@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
+from harness.cli.compare import compare
 from harness.cli.images import images
 from harness.cli.layers import layers
 from harness.cli.measure import clean, run
@@ -24,7 +25,7 @@ def harness() -> None:
     """Measure one workload as a container and as a virtual machine, fairly, on this host."""
 
 
-for _command in (doctor, list_things, run, layers, report, images, clean):
+for _command in (doctor, list_things, run, layers, report, compare, images, clean):
     harness.add_command(_command)
 
 

@@ -127,7 +127,13 @@ def _list_metrics() -> Rows:
     help="What to write.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="One file instead.")
-def report(folders: tuple[Path, ...], formats: str, out: Path | None) -> None:
+@click.option(
+    "--beside", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="Bring in another tool's timings: JSON of hyperfine or pyperf.",
+)  # fmt: skip
+def report(
+    folders: tuple[Path, ...], formats: str, out: Path | None, beside: tuple[Path, ...]
+) -> None:
     """Render again from the stored samples; the same samples give the same bytes."""
     wanted = _parse_formats(formats)
     if out is not None and (len(folders) > 1 or len(wanted) > 1):
@@ -136,7 +142,7 @@ def report(folders: tuple[Path, ...], formats: str, out: Path | None) -> None:
     from harness.cli.printing import print_page
 
     for folder in folders:
-        for path in render_report(folder, wanted, out, print_page):
+        for path in render_report(folder, wanted, out, print_page, beside):
             click.echo(shorten_path(path))
 
 

@@ -16,12 +16,15 @@ from harness.analysis import (
     tails,
 )
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
+from harness.analysis.beside import LEAD as BESIDE
+from harness.analysis.beside import build_tables as build_beside_tables
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
 from harness.analysis.results import Results
 from harness.analysis.tables import Table
 from harness.analysis.wording import describe_accelerators, quote
+from harness.store.foreign import ForeignFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,13 @@ class Page:
     repeat: str | None
 
 
-def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
-    """Everything a reader is to see, from summarised results and finished figures."""
+def build_page(
+    results: Results, drawings: dict[str, list[Drawing]], brought: Sequence[ForeignFile] = ()
+) -> Page:
+    """Everything a reader is to see, from summarised results and finished figures.
+
+    ``brought`` are files of other tools, which have a section of their own.
+    """
     found = (
         method.build_definitions(results), method.build_channel(results),
         method.build_marks(results), machines.build_accelerators(results),
@@ -89,7 +97,7 @@ def build_page(results: Results, drawings: dict[str, list[Drawing]]) -> Page:
         headline=build_headline(results),
         answer=tuple(build_answer(results)),
         glance=tables.build_glance(results, find_workload(results)),
-        sections=_build_sections(results, drawings),
+        sections=(*_build_sections(results, drawings), *_build_beside(results, brought)),
         failures=method.build_failures(results),
         method=tuple(method.build_method(results)),
         method_tables=tuple(table for table in found if table is not None and table.rows),
@@ -165,6 +173,13 @@ def _build_extra(
     exhibits = [Exhibit(drawing, ())] if drawing else []
     exhibits.append(Exhibit(None, (table,), folded=False))
     return Section(anchor, title, lead, tuple(exhibits))
+
+
+def _build_beside(results: Results, brought: Sequence[ForeignFile]) -> tuple[Section, ...]:
+    """The chapter of other tools' timings, if any were brought in."""
+    found = build_beside_tables(results, brought)
+    exhibits = tuple(Exhibit(None, (table,), folded=False) for table in found)
+    return (Section("beside", "Brought in", BESIDE, exhibits),) if exhibits else ()
 
 
 def _add_moves(section: Section, results: Results, drawings: Sequence[Drawing]) -> Section:

@@ -16,6 +16,7 @@ from harness.analysis.results import load_results
 from harness.analysis.tables import Table, build_glance
 from harness.analysis.wording import quote
 from harness.errors import InputError
+from harness.store.foreign import read_foreign
 from harness.store.names import write_atomically
 
 Printer = Callable[[Path, Path], None]
@@ -31,15 +32,18 @@ def render_report(
     formats: Sequence[str] = ("html", "md"),
     out: Path | None = None,
     print_page: Printer | None = None,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of a result folder in each of ``formats``; returns the paths.
 
     Reads manifest, journal and samples alone, and draws the figures anew. ``out`` names another
     file than ``report.html``, ``report.md`` or ``report.pdf``; then ``formats`` has one entry.
+    ``beside`` are files of other tools whose timings get a section of their own.
     """
+    brought = [read_foreign(path) for path in dict.fromkeys(beside)]
     results = load_results(folder)
     drawings = draw_figures(results)
-    page = build_page(results, drawings)
+    page = build_page(results, drawings, brought)
     write_figures(results, drawings)
     written = []
     for wanted in formats:
