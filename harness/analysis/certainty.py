@@ -13,6 +13,7 @@ from harness.analysis.wording import (
     format_p,
     format_share,
     quote,
+    shorten_reason,
     split_ratio,
 )
 
@@ -68,7 +69,7 @@ def _build_verdict(results: Results, platform: str, workload: str, metric: str) 
         return Row(head, (*names, *cells), platform)
     verdict = Cell(ratio.verdict, tone=find_tone(ratio))
     if ratio.withheld:
-        verdict = Cell("withheld", ratio.withheld, "doubt")
+        verdict = Cell("withheld", shorten_reason(ratio.withheld), "doubt")
     cells = (
         Cell(*split_ratio(ratio)),
         Cell(str(ratio.n)),
@@ -139,7 +140,11 @@ def build_arms(results: Results) -> Table | None:
 
 def _build_arm_ratio(ratio: Ratio) -> Cell:
     text, interval = split_ratio(ratio)
-    return Cell(text, ratio.withheld, "doubt") if ratio.withheld else Cell(text, interval)
+    return (
+        Cell(text, shorten_reason(ratio.withheld), "doubt")
+        if ratio.withheld
+        else Cell(text, interval)
+    )
 
 
 def build_alarms(results: Results) -> Table | None:

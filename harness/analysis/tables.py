@@ -14,6 +14,7 @@ from harness.analysis.wording import (
     format_figure,
     format_ratio,
     quote,
+    shorten_reason,
     split_figure,
 )
 from harness.metrics import METRICS
@@ -130,7 +131,7 @@ def _build_glance_cell(results: Results, platform: str, workload: str, column: C
         )
         return Cell("failed", "no figure", "doubt") if failed else Cell(ABSENT)
     if figure.withheld:
-        return Cell("withheld", figure.withheld, "doubt")
+        return Cell("withheld", shorten_reason(figure.withheld), "doubt")
     if platform == results.reference:
         return Cell(format_figure(figure), "reference")
     ratio = results.find_ratio(platform, workload, column.metric)
@@ -141,7 +142,7 @@ def _say_ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
     if ratio.withheld:
-        return f"no verdict: {ratio.withheld}"
+        return f"no verdict: {shorten_reason(ratio.withheld)}"
     return f"{format_ratio(ratio)}, {ratio.verdict}"
 
 
@@ -174,7 +175,7 @@ def build_cell(figure: Figure | None) -> Cell:
         return Cell(ABSENT)
     median, interval = split_figure(figure)
     if figure.withheld:
-        note = f"{interval}; no headline: {figure.withheld}".removeprefix("; ")
+        note = f"{interval}; {shorten_reason(figure.withheld)}".removeprefix("; ")
         return Cell(median, note, "doubt")
     return Cell(median, interval)
 

@@ -19,7 +19,14 @@ from harness.analysis.quantiles import CONFIDENCE, find_quantile_interval, find_
 from harness.analysis.results import Figure, Results, find_seed
 from harness.analysis.statistics import RESAMPLES
 from harness.analysis.tables import Cell, Row, Table
-from harness.analysis.wording import ABSENT, describe_platform, format_number, quote, split_figure
+from harness.analysis.wording import (
+    ABSENT,
+    describe_platform,
+    format_number,
+    quote,
+    shorten_reason,
+    split_figure,
+)
 from harness.model import AA_SUFFIX
 
 TAILS = (0.95, 0.99)
@@ -134,7 +141,7 @@ def build_tails(results: Results) -> Table | None:
 
 def _build_cell(row: Mapping[Hashable, Any], ratio: Mapping[Hashable, Any] | None) -> Cell:
     if row["withheld"]:
-        return Cell("withheld", row["withheld"], "doubt")
+        return Cell("withheld", shorten_reason(str(row["withheld"])), "doubt")
     figure = Figure(*(row[name] for name in ("n", "value", "low", "high", "unit")))
     text, interval = split_figure(figure)
     if ratio is None or ratio["withheld"]:

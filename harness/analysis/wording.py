@@ -89,6 +89,12 @@ def split_ratio(ratio: Ratio) -> tuple[str, str]:
     return f"{median} ×", "" if low == high == median else f"{low}–{high}"
 
 
+def shorten_reason(reason: str) -> str:
+    """Why a figure is withheld, for a table: the marks and their remedies have a table of their
+    own, and the answer says them once."""
+    return reason.partition(" (")[0]
+
+
 def format_share(share: float) -> str:
     """``3.6 %``."""
     if share != share:
