@@ -489,7 +489,8 @@ def test_disturbed_trials_withhold_a_verdict(
     new = write_changed(tmp_path / "new", lambda each: replace(each, marks=(*each.marks, "steal")))
     _, document = compare_json(capsys, base, new)
     row = find(document, "vm-direct", "startup.ready")
-    assert row["withheld"] == "NEW: 10 of 10 trials were disturbed (steal 10): use a host of your own"
+    said = "10 of 10 trials were disturbed (steal 10): use a host of your own"
+    assert row["withheld"] == f"NEW: {said}"
 
 
 def test_all_trials_failed_on_one_side_is_not_comparable(
