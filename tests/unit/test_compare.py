@@ -478,11 +478,14 @@ def test_too_few_blocks_give_no_verdict_and_are_named(
 ) -> None:
     new = write_changed(tmp_path / "new", scale("startup.ready", 5), replace(SMALL, blocks=2))
     code, document = compare_json(capsys, base, new)
-    assert code == 0
+    assert (code, document["verdict"]) == (2, "not comparable")
     row = find(document, "namespace", "startup.ready")
     assert row["withheld"] == "NEW: only 2 blocks, 3 are needed"
     assert row["ratio"] is row["p"] is row["low"] is None
-    assert compare(capsys, base, new)[1].endswith("every comparison was withheld\n")
+    code, out, err = compare(capsys, base, new)
+    assert code == 2
+    assert out.endswith("nothing could be compared: 15 withheld\n")
+    assert err.startswith("error: not comparable: every comparison is withheld; NEW: only 2 blocks")
 
 
 def test_disturbed_trials_withhold_a_verdict(
