@@ -56,5 +56,6 @@ def _say_control(each: Comparison) -> str:
     word = "slower" if each.ratio > 1 else "faster"
     return (
         f"the control moved: `{CONTROL}` with `{each.workload}` itself became {word}, "
-        f"{each.ratio:.3g} ×, so the host did; --relative-to {CONTROL} compares ratios to it"
+        f"{each.ratio:.3g} ×: the host did, or the workload; --relative-to {CONTROL} compares "
+        "ratios to it"
     )

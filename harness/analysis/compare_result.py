@@ -77,7 +77,11 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``regression``, ``no regression`` or ``not comparable``."""
-        if self.refused:
-            return "not comparable"
-        return "regression" if self.regressions or self.broken else "no regression"
+        """``regression``, ``no regression`` or ``not comparable``.
+
+        Where every comparison is withheld nothing was compared: that is no good news.
+        """
+        if self.regressions or self.broken:
+            return "regression"
+        compared = any(not each.withheld for each in self.comparisons)
+        return "no regression" if compared else "not comparable"

@@ -84,7 +84,6 @@ def load_side(label: str, folder: Path) -> Side:
     blocks = reduce_to_blocks(alone)
     _require_one_state(label, blocks)
     outcomes = read_journal(folder / JOURNAL) if (folder / JOURNAL).exists() else []
-    plan = get_mapping(manifest, "plan")
     return Side(
         label=label,
         path=folder,
@@ -95,7 +94,7 @@ def load_side(label: str, folder: Path) -> Side:
         traits=build_traits(manifest, blocks),
         trials=_count_trials(outcomes),
         state=_read_state(manifest),
-        notes=_find_notes(label, plan, blocks, outcomes),
+        notes=_find_notes(label, manifest, blocks, outcomes),
     )
 
 
@@ -220,13 +219,14 @@ def _read_state(manifest: Mapping[str, object]) -> dict[str, str]:
 
 def _find_notes(
     label: str,
-    plan: Mapping[str, object],
+    manifest: Mapping[str, object],
     blocks: pd.DataFrame,
     outcomes: Sequence[Outcome],
 ) -> tuple[str, ...]:
     notes = []
-    planned, done = plan.get("blocks"), blocks["block"].nunique()
-    if isinstance(planned, int) and done < planned:
+    reason = get_mapping(manifest, "ending").get("reason")
+    planned, done = get_mapping(manifest, "plan").get("blocks"), blocks["block"].nunique()
+    if isinstance(planned, int) and done < planned and reason != "precision":
         notes.append(f"{label} holds {done} of {planned} planned blocks")
     for (platform, workload), (total, failed) in _count_trials(outcomes).items():
         if failed:

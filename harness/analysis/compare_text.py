@@ -93,13 +93,15 @@ def _say(each: Comparison) -> str:
 
 def _conclude(report: Report) -> str:
     compared = sum(not each.withheld for each in report.comparisons)
+    withheld = len(report.comparisons) - compared
     worse = len(report.regressions) + len(report.broken)
     counted = f"{compared} comparison{'' if compared == 1 else 's'}"
+    counted += f" ({withheld} withheld)" if withheld else ""
     threshold = f"a threshold of {format_share(report.terms.threshold)}"
     if worse:
         return f"{worse} regression{'' if worse == 1 else 's'} in {counted}, {threshold}"
     if not compared:
-        return "no regression, but every comparison was withheld"
+        return f"nothing could be compared: {withheld} withheld"
     return f"no regression in {counted}, {threshold}"
 
 

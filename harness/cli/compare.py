@@ -56,6 +56,11 @@ def compare(
     if not as_json:
         click.echo(format_columns(build_rows(report)))
         click.echo("\n" + "\n".join(list_lines(report)))
+    if report.verdict == "not comparable":
+        raise InputError(
+            f"not comparable: every comparison is withheld; {report.comparisons[0].withheld}",
+            hint="measure again, with more blocks or less other load",
+        )
     return REGRESSION if report.verdict == "regression" else 0
 
 
