@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from harness.analysis import (
     bases,
+    break_even,
     certainty,
     ladder,
     machines,
@@ -152,6 +153,7 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
             "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
         ),
     ]
+    further.append(_build_break_even(results, drawings))
     found = [each for each in further if each is not None]
     if rebuild.is_alone(results):
         return tuple(found)
@@ -162,6 +164,16 @@ _BASES = (
     "The same application on different base images: what lies around it decides how much there is "
     "to store, to move and to keep up to date; less so, how fast it starts."
 )
+
+
+def _build_break_even(results: Results, drawings: dict[str, list[Drawing]]) -> Section | None:
+    """When the differences of the run begin and cease to matter; None for a run without any."""
+    found = [break_even.build_work(results), break_even.build_filling(results)]
+    figure = next(iter(drawings.get("break-even", ())), None)
+    exhibits = [Exhibit(figure, ())] if figure else []
+    exhibits += [Exhibit(None, (table,), folded=False) for table in found if table]
+    lead = "A start is paid once, and memory for as long as an instance runs."
+    return Section("break-even", "Break-even", lead, tuple(exhibits)) if exhibits else None
 
 
 def _build_extra(
