@@ -1,12 +1,15 @@
 """What one more instance costs: start instances one after another and keep them.
 
 The rows are `memory.available` of the host and `disk.occupied` with 0, 1, 2 … instances running;
-the analysis fits their slopes, `memory.marginal` and `disk.marginal`. The steps are real starts of
-the same workload as in the trials.
+the analysis fits their slopes, `memory.marginal` and `disk.marginal`. `density.ready` is how long
+the last of them took to start beside the others. The steps are real starts of the same workload as
+in the trials. A series ends where the host would get into need: it never makes it swap.
 """
 
 import contextlib
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +19,9 @@ from harness.errors import HarnessError
 from harness.images.model import Image
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import ScheduledTrial
-from harness.probes import disk, memory
+from harness.probes import disk, memory, noise
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
+from harness.units import format_bytes, format_seconds
 from harness.variants import parse_variant
 
 CONTAINER_FACTOR = 8
@@ -26,15 +30,25 @@ CONTAINER_FACTOR = 8
 ENGINES = ("podman", "docker")
 """They keep images and instances in a store of their own: a folder of the run's scratch."""
 
-RESERVE = 1 << 30
-"""Bytes of host memory that a series never takes: it stops before."""
+PRESSURE_MOST = 0.10
+"""Share of the last ten seconds for which tasks may have waited for memory (PSI)."""
+
+DISK_RESERVE = 1 << 30
+"""Bytes of the scratch folder's disk that a series leaves free."""
+
+ENDED = "ended"
+"""Where the last step of a series says, in its details, why there is none after it."""
+
+_PIDS_RESERVE = 2000
+_NANOSECONDS = 1_000_000_000
 
 
 def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator[Outcome]:
     """Start up to ``count`` instances of one platform; yields an outcome after each step.
 
-    ``scheduled`` gives platform, workload and the number of the first trial. The series ends early,
-    with a failed outcome, where a start fails or the host's reserve of memory is reached.
+    ``scheduled`` gives platform, workload and the number of the first trial. The series ends early
+    where one more instance would take of the host's reserves, or the bench's time for a series is
+    over, which its last outcome says; and with a failed outcome where a start fails.
     """
     driver = bench.drivers[base_platform(scheduled.platform)]
     crowd = _Crowd(bench, build_spec(scheduled, bench).image, scheduled.platform)
@@ -43,16 +57,22 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
             step = replace(scheduled, trial=scheduled.trial + number, order=number)
             outcome = replace(build_outcome(step, bench), instances=number)
             try:
+                rows = []
                 if number > 0:
                     instance = _start_one(step, bench, running)
                     crowd.instances.append(instance)
                     outcome = replace(outcome, accelerator=instance.accelerator)
+                    rows.append(build_start(instance))
                 bench.sleep(bench.settle)
-                available = memory.read_available()
-                rows = [Measurement("memory.available", available), *crowd.read_occupied()]
-                yield replace(outcome, measurements=tuple(rows), marks=_find_marks(outcome))
-                if available < RESERVE:
-                    raise HarnessError(f"less than {RESERVE >> 20} MiB of memory are left")
+                crowd.available.append(memory.read_available())
+                rows.append(Measurement("memory.available", crowd.available[-1]))
+                rows += crowd.read_occupied()
+                end = crowd.find_end() if number < count else "all were started"
+                details = {ENDED: end} if end else {}
+                marks = _find_marks(outcome)
+                yield replace(outcome, measurements=tuple(rows), marks=marks, details=details)
+                if end:
+                    return
             except (HarnessError, OSError) as error:
                 yield replace(
                     outcome,
@@ -63,14 +83,47 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
                 return
 
 
+def build_start(instance: Instance) -> Measurement:
+    """How long an instance took from the request to ready."""
+    taken = instance.milestones["ready"] - instance.milestones["request"]
+    return Measurement("density.ready", taken / _NANOSECONDS)
+
+
+def find_end(available: Sequence[int], reserve: int) -> str:
+    """Why no further instance can be started, from the host's memory with 0, 1, 2 … of them;
+    empty if one can. It may cost twice what they cost on average, as another load may come too."""
+    count = len(available) - 1
+    each = max(0, available[0] - available[-1]) // count if count else 0
+    if available[-1] - 2 * each < reserve:
+        return f"one more could leave less than {format_bytes(reserve)} of memory"
+    return ""
+
+
 @dataclass(slots=True)
 class _Crowd:
-    """The instances that run, and the image that they all have."""
+    """The instances that run, and the image that they all have. ``available`` is the host's memory
+    with none, one, two … of them."""
 
     bench: Bench
     image: Image
     platform: str
     instances: list[Instance] = field(default_factory=list)
+    available: list[int] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    def find_end(self) -> str:
+        """Why no further instance is to be started now; empty if one is."""
+        limit = self.bench.density_time
+        if limit is not None and time.monotonic() - self.begun > limit:
+            return f"its {format_seconds(limit)} were over"
+        pressure = noise.read_recent_pressure("memory")
+        if pressure is not None and pressure > PRESSURE_MOST:
+            return f"tasks waited for memory for {pressure:.0%} of the last ten seconds"
+        if shutil.disk_usage(self.bench.scratch).free < DISK_RESERVE:
+            return f"less than {format_bytes(DISK_RESERVE)} of disk are free"
+        if noise.count_free_pids() < _PIDS_RESERVE:
+            return f"fewer than {_PIDS_RESERVE} process ids are free"
+        return find_end(self.available, self.bench.reserve)
 
     def read_occupied(self) -> list[Measurement]:
         """What they take on this host's disk now; no row where their files cannot be seen."""

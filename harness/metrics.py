@@ -74,6 +74,9 @@ _TABLE = (
     Metric("memory.available", "memory", "B", None, False,
            "Host MemAvailable with `instances` instances running: the raw data of memory.marginal",
            "/proc/meminfo of the host at the settled point"),
+    Metric("density.ready", "startup", "s", True, False,
+           "From the request until the last of `instances` instances is ready, beside the others",
+           "host CLOCK_MONOTONIC, as startup.ready; one start for each number of instances"),
     Metric("memory.minimum", "memory", "B", True, True,
            "The smallest guest memory, or container limit, with which the workload still gets "
            "ready; phase too_little: the largest with which no start got ready",

@@ -75,6 +75,8 @@ class Plan:
     repeats: int = 3
     precision: float | None = None
     aa_open: bool = False
+    reserve: int = 1 << 30
+    density_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class _Reader:
             start_engines=keys.start_engines,
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
             allow_different_trees=keys.allow_different_trees,
+            reserve=self._size("reserve", keys.reserve),
+            density_time=None
+            if isinstance(keys.density_time, UnsetType)
+            else self._duration("density_time", keys.density_time),
         )
         if not build_arms(plan):
             raise self._skipped(plan)
@@ -242,11 +246,14 @@ class _Reader:
         self._refuse_twice("bandwidths", tuple(map(format_bandwidth, found)))
         return found
 
-    def _memory(self) -> int:
+    def _size(self, key: str, text: str) -> int:
         try:
-            size = parse_size(self.keys.memory)
+            return parse_size(text)
         except InputError as error:
-            raise self._fault("memory", error.message) from None
+            raise self._fault(key, error.message) from None
+
+    def _memory(self) -> int:
+        size = self._size("memory", self.keys.memory)
         if size < MEMORY_LEAST:
             raise self._fault("memory", f"{self.keys.memory} is too little for a guest kernel")
         return size

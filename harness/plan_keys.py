@@ -195,6 +195,21 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=[3],
         ),
     ] = 3
+    density_time: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Time after which such a series starts no further instance. Default: none",
+            examples=["2m"],
+        ),
+    ] = UNSET
+    reserve: Annotated[
+        str,
+        Meta(
+            description="Memory of the host that such a series leaves free; it also ends where "
+            "tasks wait for memory, or disk or process ids get scarce",
+            examples=["1GiB"],
+        ),
+    ] = "1GiB"
     minimum: Annotated[
         bool,
         Meta(

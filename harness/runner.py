@@ -62,6 +62,10 @@ class Bench:
     settle: float = 0.2
     memory: int = 256 << 20
     cpus: int = 1
+    reserve: int = 1 << 30
+    """Bytes of the host's memory that are left alone however many instances run."""
+    density_time: float | None = None
+    """Seconds after which a density series starts no further instance."""
     sleep: Callable[[float], None] = time.sleep
 
 

@@ -332,6 +332,8 @@ def build_bench(
         settle=plan.settle,
         memory=plan.memory,
         cpus=plan.cpus,
+        reserve=plan.reserve,
+        density_time=plan.density_time,
     )
 
 

@@ -27,7 +27,7 @@ CASE = ["workload", "image", "cache", "instances"]
 ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
-APART = ("memory.available", "disk.occupied", "memory.minimum")
+APART = ("memory.available", "disk.occupied", "density.ready", "memory.minimum")
 """Metrics that are no trial's: a series of running instances, and a search."""
 
 LEAST_BLOCKS = 3

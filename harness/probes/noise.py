@@ -83,6 +83,23 @@ def _read_pressure(resource: str) -> float | None:
     return None
 
 
+def read_recent_pressure(resource: str) -> float | None:
+    """Share of the last ten seconds for which some task waited; None without PSI in the kernel."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        some = Path(f"/proc/pressure/{resource}").read_text().split("\n", 1)[0]
+        return float(some.partition("avg10=")[2].split()[0]) / 100
+    return None
+
+
+def count_free_pids() -> int:
+    """How many more processes and threads the kernel allows (proc_sys_kernel(5))."""
+    tasks = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+    most = min(
+        int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in ("pid_max", "threads-max")
+    )
+    return most - tasks
+
+
 def _read_swapped() -> int:
     lines = Path("/proc/vmstat").read_text().splitlines()
     pairs = (line.split() for line in lines if line.startswith(("pswpin ", "pswpout ")))

@@ -1,6 +1,7 @@
 """The figures of a report, drawn from summarised results."""
 
 from harness.analysis.plots.break_even import draw_break_even
+from harness.analysis.plots.crowd import draw_crowd
 from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
 from harness.analysis.plots.moves import draw_moves
@@ -24,6 +25,7 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
         "disk": [draw_disk(results, each) for each in results.one_per_image],
         "portability": [draw_portability(results, each) for each in results.one_per_image],
         "moves": [draw_moves(results)],
+        "density": [draw_crowd(results)],
         "break-even": [draw_break_even(results)],
         "run": [draw_drift(results)],
         "rebuild": [draw_rebuilds(results)],

@@ -7,6 +7,7 @@ from harness.analysis import (
     bases,
     break_even,
     certainty,
+    crowd,
     ladder,
     machines,
     method,
@@ -153,12 +154,18 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
             "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
         ),
     ]
-    further.append(_build_break_even(results, drawings))
+    crowd_drawn = next(iter(drawings.get("density", ())), None)
+    further += [
+        _build_extra("density", "Density", _DENSITY, crowd_drawn, crowd.build_crowd(results)),
+        _build_break_even(results, drawings),
+    ]
     found = [each for each in further if each is not None]
     if rebuild.is_alone(results):
         return tuple(found)
     return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
 
+
+_DENSITY = "Instances started one after another, all of them kept running."
 
 _BASES = (
     "The same application on different base images: what lies around it decides how much there is "

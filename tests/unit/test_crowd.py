@@ -1,0 +1,79 @@
+"""Density series: when they end, how the Nth start fares, and where starts get slower for good."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.crowd import build_crowd, find_knee
+from harness.analysis.plots.crowd import draw_crowd
+from harness.analysis.results import load_results
+from harness.density import find_end
+from harness.model import Measurement
+from harness.store import Store, write_samples
+from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, build_series
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("seconds", "knee"),
+    [
+        ([1.0] * 20, None),
+        ([1.0] * 10 + [3.0] * 10, 11),
+        ([1.0] * 10 + [9.0] + [1.0] * 9, None),
+        ([1.0] * 15 + [3.0] * 2 + [1.0] * 3, None),
+        ([1.0 + 0.2 * number for number in range(20)], 7),
+        ([1.0] * 4 + [9.0] * 5, None),
+    ],
+    ids=["steady", "step", "one slow start", "two slow starts", "ever slower", "too few"],
+)
+def test_the_knee_is_where_starts_are_slower_for_good(
+    seconds: list[float], knee: int | None
+) -> None:
+    found = find_knee(range(1, len(seconds) + 1), seconds)
+    assert found == knee if knee is None or found is None else abs(found - knee) <= 1
+
+
+@pytest.mark.parametrize(
+    ("available", "ends"),
+    [
+        ([10 * GIB], False),
+        ([10 * GIB, 9 * GIB, 8 * GIB], False),
+        ([10 * GIB, 7 * GIB, 4 * GIB], True),
+        ([3 * GIB // 2, 3 * GIB // 2], False),
+        ([GIB // 2], True),
+        ([GIB, 2 * GIB], False),
+    ],
+    ids=["first", "room", "two more would not fit", "free of cost", "none left", "others ended"],
+)
+def test_a_series_ends_before_the_reserve_is_touched(available: list[int], ends: bool) -> None:
+    said = find_end(available, GIB)
+    assert bool(said) is ends
+    assert not ends or said == "one more could leave less than 1 GiB of memory"
+
+
+def test_a_series_says_how_far_it_came_and_why_it_ended(tmp_path: Path) -> None:
+    steps = [
+        replace(
+            each,
+            measurements=(*each.measurements, Measurement("density.ready", 1 + each.instances / 9)),
+            details={"ended": "its 2 min were over"} if each.instances == 20 else {},
+        )
+        for each in build_series(200e6, 21)
+        if each.instances
+    ]
+    plan = Synthetic(workloads=("noop",))
+    with Store.create(tmp_path / "r", build_manifest(plan)) as store:
+        for outcome in [*build_outcomes(plan), *steps]:
+            store.append(outcome)
+    write_samples(tmp_path / "r")
+    results = load_results(tmp_path / "r")
+    table = build_crowd(results)
+    assert table is not None
+    (row,) = table.rows
+    assert row.head == "`vm-direct`, emulated (TCG)"
+    assert (row.cells[1].text, row.cells[1].note) == ("20", "its 2 min were over")
+    assert row.cells[4].text.startswith("at ")
+    assert draw_crowd(results) is not None
+    assert results.find("vm-direct", "noop", "density.ready") is None, "no median over a series"
