@@ -1,0 +1,57 @@
+"""Density for real: two hundred containers and twenty machines, one after another, all running."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.crowd import list_series
+from harness.analysis.results import Results, load_results
+from tests.integration.test_run import run_harness
+
+pytestmark = pytest.mark.timeout(300)
+
+PLAN = """\
+workloads = ["noop"]
+blocks = 1
+warmup = 0
+settle = "50ms"
+aa = []
+"""
+
+
+def run_plan(folder: Path, more: str) -> Results:
+    plan = folder / "plan.toml"
+    plan.write_text(PLAN + more)
+    done = run_harness("run", str(plan), "--out", str(folder / "r"))
+    assert done.returncode == 0, done.stderr
+    return load_results(folder / "r")
+
+
+def test_two_hundred_containers_and_twenty_machines_run_beside_each_other(tmp_path: Path) -> None:
+    results = run_plan(tmp_path, 'platforms = ["namespace", "vm-restore"]\ndensity = 25\n')
+    reached = {each.platform: (each.counts[-1], each.end) for each in list_series(results)}
+    assert reached == {
+        "namespace": (200, "all were started"),
+        "vm-restore": (25, "all were started"),
+    }
+    one_more = results.find("vm-restore", "noop", "memory.marginal")
+    assert one_more is not None and 20e6 < one_more.low < one_more.median < one_more.high < 500e6
+    assert results.find("namespace", "noop", "memory.marginal") is not None
+    assert "Starting beside others" in (tmp_path / "r/report.md").read_text()
+
+
+def test_a_series_ends_before_it_takes_of_the_reserve(tmp_path: Path) -> None:
+    available = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    )
+    left = (available - (600 << 20)) >> 20
+    more = f'platforms = ["vm-restore"]\ndensity = 25\nreserve = "{left}MiB"\n'
+    results = run_plan(tmp_path, more)
+    machines = next(each for each in list_series(results) if each.platform == "vm-restore")
+    assert machines.counts[-1] < 25
+    assert machines.end.startswith("one more could leave less than")
+    journal = (tmp_path / "r/journal.jsonl").read_text().splitlines()[1:]
+    assert {json.loads(line)["status"] for line in journal} == {"ok"}, "an end is no failure"
