@@ -28,6 +28,8 @@
 
 #include "guest.h"
 #include "listing.h"
+#include "probe.h"
+#include "hog.h"
 
 #define SPEC_MAX (128 * 1024)
 #define WORDS_MAX 1024
@@ -518,6 +520,8 @@ static void step(void) {
 int main(int count, char **arguments) {
     /* The kernel hands PID 1 words of its command line that it does not know; a path is ours. */
     if (count > 1 && !strcmp(arguments[1], "--list")) return list_tree(count - 2, arguments + 2);
+    if (count > 1 && !strcmp(arguments[1], "--probe")) return probe_instance(count - 2, arguments + 2);
+    if (count > 1 && !strcmp(arguments[1], "--hog")) return run_hogs(count - 2, arguments + 2);
     guest = getpid() == 1 && (count < 2 || arguments[1][0] != '/');
     if (count == 3 && !strncmp(arguments[2], "--root=", 7)) root = arguments[2] + 7;
     if (guest) channel = enter_guest();
