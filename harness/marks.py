@@ -100,6 +100,12 @@ _MARKS = (
         "keep the host awake",
     ),
     Mark(
+        "noisy-victim",
+        "The victim's p99 with nothing beside it changed by over a factor of two meanwhile",
+        f"stop other work on this host, or keep CPUs free: {TUNE}",
+        "stop other work on this host",
+    ),
+    Mark(
         "panic",
         "The guest's kernel panicked",
         "read the console's log in `logs`; for want of memory, raise `memory`",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Unit = Literal["s", "B", "count"]
-Area = Literal["startup", "memory", "disk", "portability", "rebuild", "channel"]
+Area = Literal["startup", "memory", "disk", "portability", "rebuild", "channel", "isolation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,15 @@ _TABLE = (
            "Bytes of the unpacked image that a cold start brings into memory, read-ahead included; "
            "phase `whole`: all that it has",
            "mincore(2) over its files before and after a start"),
+    Metric("isolation.calls", "isolation", "count", None, False,
+           "System calls, of those asked for, that the instance's kernel carries out",
+           "each number called once with arguments that no call takes; neither EPERM, EACCES nor "
+           "ENOSYS, and not killed for it"),
+    Metric("isolation.latency", "isolation", "s", True, False,
+           "Echo round trip of a victim while a hog runs beside it: the interference; phase "
+           "HOG/p50 and HOG/p99, with `before` and `after` for nothing beside it",
+           "one echo each 2 ms, stamped by the host; those that a slow answer kept back are "
+           "counted with what they would have waited"),
     Metric("channel.round_trip", "channel", "s", None, False,
            "Median round trip of one byte between host and agent; half of it is the measurement "
            "error of a milestone, and is never subtracted",

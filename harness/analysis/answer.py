@@ -5,12 +5,14 @@ A sentence claims a difference only where the verdict does. Names stand in code 
 
 from dataclasses import dataclass
 
+from harness.analysis.isolation import is_alone as is_isolation_alone
 from harness.analysis.noise_floor import find_share_interval
 from harness.analysis.pairs import SIGNIFICANT
 from harness.analysis.ratios import THRESHOLD
 from harness.analysis.rebuild import is_alone, say_rebuilds
 from harness.analysis.results import Ratio, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
+from harness.analysis.walls import say_all
 from harness.analysis.wording import (
     describe_platform,
     format_figure,
@@ -60,6 +62,9 @@ def build_answer(results: Results) -> list[Statement]:
     rebuilds = [Statement("Rebuilding", said)] if (said := say_rebuilds(results)) else []
     if is_alone(results):
         return rebuilds
+    walls = [Statement(topic, said) for topic, said in say_all(results).items()]
+    if is_isolation_alone(results):
+        return walls
     workload = find_workload(results)
     statements = [
         Statement(topic.name, sentences)

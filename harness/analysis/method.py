@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import rebuild
+from harness.analysis import isolation, rebuild
 from harness.analysis.aggregate import LEAST_BLOCKS
 from harness.analysis.quantiles import find_quantile_refusal
 from harness.analysis.ratios import THRESHOLD
@@ -42,6 +42,8 @@ def build_method(results: Results) -> list[str]:
     """How the figures came about, in sentences."""
     if rebuild.is_alone(results):
         return list(rebuild.METHOD)
+    if isolation.is_alone(results):
+        return list(isolation.METHOD)
     plan = get_mapping(results.manifest, "plan")
     cache = str(plan.get("cache", "")) or next((o.cache for o in results.outcomes), "")
     settle = plan.get("settle")

@@ -10,6 +10,7 @@ import click
 from harness import __version__
 from harness.cli.compare import compare
 from harness.cli.images import images
+from harness.cli.isolation import isolation
 from harness.cli.layers import layers
 from harness.cli.measure import clean, run
 from harness.cli.show import doctor, list_things, report
@@ -25,7 +26,7 @@ def harness() -> None:
     """Measure one workload as a container and as a virtual machine, fairly, on this host."""
 
 
-for _command in (doctor, list_things, run, layers, report, compare, images, clean):
+for _command in (doctor, list_things, run, layers, isolation, report, compare, images, clean):
     harness.add_command(_command)
 
 

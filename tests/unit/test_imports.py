@@ -28,6 +28,7 @@ ANALYSE = ("harness.analysis*",)
 WIRING = (
     "harness.session",
     "harness.rebuild_session",
+    "harness.isolation_session",
     "harness.dry_run",
     "harness.doctor",
     "harness.proof",
@@ -76,6 +77,7 @@ WALLS = (
     ("harness.runner", ("harness.store*", CONCRETE)),
     ("harness.density", ("harness.store*", CONCRETE)),
     ("harness.minimum", ("harness.store*", CONCRETE)),
+    ("harness.isolation*", ("harness.analysis*", CONCRETE)),
     ("harness.probes*", (CONCRETE,)),
     ("harness.session", ("harness.analysis*", CONCRETE)),
 )

@@ -16,10 +16,13 @@ from harness.analysis import (
     space,
     tables,
     tails,
+    walls,
 )
 from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
 from harness.analysis.beside import LEAD as BESIDE
 from harness.analysis.beside import build_tables as build_beside_tables
+from harness.analysis.isolation import LEAD as ISOLATION
+from harness.analysis.isolation import is_alone as is_isolation_alone
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
@@ -33,12 +36,14 @@ from harness.store.foreign import ForeignFile
 class Exhibit:
     """A figure with its data, both optional: a figure may lack data, a table needs no figure.
 
-    ``folded`` data is behind a fold; other tables are an exhibit of their own.
+    ``folded`` data is behind a fold; other tables are an exhibit of their own. ``fold`` names a
+    fold that is shut at first, without a figure too.
     """
 
     drawing: Drawing | None
     tables: tuple[Table, ...]
     folded: bool = True
+    fold: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,10 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     further += [
         _build_extra("density", "Density", _DENSITY, crowd_drawn, crowd.build_crowd(results)),
         _build_break_even(results, drawings),
+        _build_walls(results),
     ]
     found = [each for each in further if each is not None]
-    if rebuild.is_alone(results):
+    if rebuild.is_alone(results) or is_isolation_alone(results):
         return tuple(found)
     return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
 
@@ -192,6 +198,17 @@ def _build_extra(
     exhibits = [Exhibit(drawing, ())] if drawing else []
     exhibits.append(Exhibit(None, (table,), folded=False))
     return Section(anchor, title, lead, tuple(exhibits))
+
+
+def _build_walls(results: Results) -> Section | None:
+    """The chapter of isolation, limits and neighbours; None where nothing was asked."""
+    shown = walls.build_tables(results)
+    if not shown:
+        return None
+    exhibits = [Exhibit(None, (table,), folded=False) for table in shown]
+    if evidence := walls.build_folded(results):
+        exhibits.append(Exhibit(None, evidence, fold="Raw evidence"))
+    return Section("isolation", "Isolation", ISOLATION, tuple(exhibits))
 
 
 def _build_beside(results: Results, brought: Sequence[ForeignFile]) -> tuple[Section, ...]:
