@@ -23,11 +23,12 @@ HOGS = {
     "memory": "memory hog",
 }
 LIMITS_NOTE = (
-    "`holds`: something went against the limit and was stopped by it; `not reached`: nothing got as "
-    "far; `not set`: the platform, or this host, has none; `not told`: the instance ended and the "
-    "host says nothing of why. Inside is what the workload got, outside is the limit as the host's "
-    "kernel or QEMU's command line has it. CPU time is judged by the host's account, a guest's by "
-    "its own; the rate of writing is of writes past the page cache."
+    "`holds`: something went against the limit and was stopped by it; `not reached`: nothing got "
+    "as far; `not set`: the platform, or this host, has none; `not tried`: the host's reserve "
+    "forbids it; `not told`: the instance ended and the host says nothing of why. Inside is what "
+    "the workload got, outside is the limit as the host's kernel or QEMU's command line has it. "
+    "CPU time is judged by the host's account, a guest's by its own; the rate of writing is of "
+    "writes past the page cache."
 )
 NEIGHBOUR_NOTE = (
     "Echo round trips of an idle victim beside the hog, on the same platform and with the same "
@@ -37,7 +38,13 @@ NEIGHBOUR_NOTE = (
 )
 _BEFORE, _AFTER, _NOISY = "before", "after", "noisy-victim"
 _METRIC = "isolation.latency"
-_TONES = {"does not hold": "worse", "not set": "doubt", "not told": "doubt", "not reached": "doubt"}
+_TONES = {
+    "does not hold": "worse",
+    "not set": "doubt",
+    "not told": "doubt",
+    "not reached": "doubt",
+    "not tried": "doubt",
+}
 Details = Mapping[str, Any]
 
 
@@ -142,6 +149,7 @@ def _build_latency(
 ) -> Cell:
     alone = [latency[name, word] for name in (_BEFORE, _AFTER) if (name, word) in latency]
     note = f"alone {' and '.join(map(format_seconds, alone))}" if alone else ""
+    note += ", noisy" if noisy else ""
     if (kind, word) not in latency:
         return Cell(ABSENT, "too few round trips")
     return Cell(format_seconds(latency[kind, word]), note, "doubt" if noisy else "")

@@ -29,7 +29,7 @@ METHOD = (
 )
 NOTE = (
     "Where another kernel answers, namespaces, capabilities and system calls are that kernel's: "
-    "none of these calls reaches the host's kernel as such, and what holds the instance is then the "
+    "none of these calls reaches the host's kernel as such. What holds the instance is then the "
     "process that runs it, whose own filter is in the row of seccomp («on the host»)."
 )
 _SHOWN = 40

@@ -81,7 +81,7 @@ def describe_fate(
 ) -> str:
     """What became of a hog, in words: its own outcome, neither success nor failure."""
     if report is None:
-        return f"its whole instance ended: {gone or 'it is gone'}"
+        return f"its whole instance ended: {_find_cause(host) or gone or 'it is gone'}"
     if hog.kind == "cpu" and host:
         share = host["cpu_seconds"] / max(host["seconds"], 1e-3)
         return f"got {share:.2f} CPUs, throttled {host['throttled']:.0f} times"
@@ -90,6 +90,15 @@ def describe_fate(
         "killed": "killed for want of memory",
     }
     return words.get(report.end, f"stopped with {report.end}")
+
+
+def _find_cause(host: Mapping[str, float] | None) -> str | None:
+    """Why an instance ended, where the host's counters or its kernel's log tell."""
+    if host and host["kills"]:
+        return "the kernel killed a process of it for want of memory"
+    if host and host["refused_forks"]:
+        return "its limit of processes refused it one"
+    return None
 
 
 def build_fates(
@@ -128,7 +137,7 @@ def build_rows(trips: Mapping[str, Sequence[float]]) -> list[Measurement]:
 
 
 def is_noisy(trips: Mapping[str, Sequence[float]]) -> bool:
-    """Whether the victim was as unsteady without a neighbour, so that its p99 says little of one."""
+    """Whether the victim was unsteady without a neighbour: its p99 then says little of one."""
     alone = [find_percentiles(fill_omitted(trips.get(name, ()))) for name in (BEFORE, AFTER)]
     values = [found["p99"] for found in alone if found]
     return len(values) == 2 and max(values) > STEADY * min(values)

@@ -1,7 +1,8 @@
 """Whether each limit holds: what was asked, what the workload could take, and what the host saw.
 
 A limit holds only where something went against it and was stopped; what never came near it is
-``not reached``, and what was never set is ``not set``, with the reason.
+``not reached``, what was never set is ``not set``, and what the host's reserve forbids is ``not
+tried``, with the reason.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Literal
 from harness.isolation.model import MIB, Hog, Limits, Report
 from harness.model import Kind
 
-Verdict = Literal["holds", "does not hold", "not reached", "not set", "not told"]
+Verdict = Literal["holds", "does not hold", "not reached", "not set", "not tried", "not told"]
 KINDS = ("cpu", "write", "processes", "disk", "memory")
 """In the order in which they are tried: a sandbox may end with the last."""
 
@@ -40,13 +41,14 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What is known of one limit once its hog has ended: its report (None if the instance ended
-    with it), what happened on the host meanwhile, the limit as the host has it, why it was not set, how the
-    instance ended, and what the kernel wrote of it."""
+    with it), what happened on the host meanwhile, the limit as the host has it, why it was not set
+    or not tried, how the instance ended, and what the kernel wrote of it."""
 
     report: Report | None
     host: Mapping[str, float] | None
     outside: float | None
     refused: str | None = None
+    kept_back: str | None = None
     gone: str | None = None
     log: tuple[str, ...] = ()
 
@@ -67,7 +69,8 @@ def judge(hog: Hog, limits: Limits, seen: Seen, kind: Kind, cpus: int) -> Findin
     asked = find_asked(hog.kind, limits)
     inside = measure_inside(hog.kind, seen.report)
     verdict = (
-        "not set" if seen.refused and hog.kind in ("write", "disk", "processes")
+        "not tried" if seen.kept_back
+        else "not set" if seen.refused and hog.kind in ("write", "disk", "processes")
         else _judge_cpu(asked, inside, seen, kind, cpus) if hog.kind == "cpu"
         else _judge_rate(asked, inside) if hog.kind == "write"
         else _judge_amount(hog, asked, inside, seen)
@@ -137,6 +140,8 @@ def build_lines(hog: Hog, seen: Seen) -> tuple[str, ...]:
     lines += [f"kernel log: {line}" for line in seen.log[:_LOG_MOST]]
     if seen.host:
         lines.append("outside: " + ", ".join(f"{key} {each:g}" for key, each in seen.host.items()))
+    if seen.kept_back:
+        lines.append(f"not tried: {seen.kept_back}")
     if seen.refused:
         lines.append(f"not set: {seen.refused}")
     return tuple(lines)

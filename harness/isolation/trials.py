@@ -4,9 +4,10 @@ A task that fails is an outcome too, with its evidence; the others go on.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from harness.runner import Bench, build_outcome, build_spec, describe_error, fin
 _PROBE_S = 120.0
 _HOGS_S = 60.0
 _AGENT = f"/{AGENT}"
+_TUN = "/dev/net/tun"
 NO_GROUPS = "this host gives no control groups: nothing would hold a hog back"
 
 
@@ -113,10 +115,15 @@ class _Trial:
     def _build_spec(self, words: Sequence[str], ready: str, second: bool = False) -> InstanceSpec:
         number = self.scheduled.trial + int(second)
         spec = build_spec(replace(self.scheduled, trial=number), self.bench)
-        if self.driver.no_network is None:
+        if self._has_network():
             spec = replace(spec, address=lab.build_address(number), gateway=lab.GATEWAY,
                            bridge=lab.BRIDGE)  # fmt: skip
         return replace(spec, command=tuple(words), ready=ready)
+
+    def _has_network(self) -> bool:
+        """Whether an instance can have a link to the bridge: a guest's needs a tap."""
+        tap = self.driver.kind != "vm" or os.access(_TUN, os.R_OK | os.W_OK)
+        return self.driver.no_network is None and tap
 
     @contextlib.contextmanager
     def _started(
@@ -197,11 +204,8 @@ class _Trial:
             found, shown = self._try_some(left)
             seen |= found
             files += shown
-        self.refused |= kept_back
         findings = [
-            limits.judge(
-                hog, asked, self._complete(seen.get(hog.kind), hog), self.driver.kind, cpus
-            )
+            limits.judge(hog, asked, self._complete(seen, kept_back, hog), self.driver.kind, cpus)
             for hog in hogs
         ]
         self.details["limits"] = {
@@ -210,10 +214,13 @@ class _Trial:
             "host_cpus": cpus,
         }
 
-    def _complete(self, seen: limits.Seen | None, hog: Hog) -> limits.Seen:
+    def _complete(
+        self, seen: Mapping[str, limits.Seen], kept_back: Mapping[str, str], hog: Hog
+    ) -> limits.Seen:
         """What was seen of a limit, and why it was not set or not tried."""
-        found = seen or limits.Seen(None, None, None)
-        return replace(found, refused=self.refused.get(hog.kind))
+        found = seen.get(hog.kind, limits.Seen(None, None, None))
+        refused, kept = self.refused.get(hog.kind), kept_back.get(hog.kind)
+        return replace(found, refused=refused, kept_back=kept)
 
     def _try_some(self, hogs: Sequence[Hog]) -> tuple[dict[str, limits.Seen], list[str]]:
         """Hogs in a fresh instance, for as long as it lives; what was seen of those that began."""
@@ -224,7 +231,7 @@ class _Trial:
             self._check_quota(instance, spec)
             places = [self.bench.scratch, spec.folder]
             self.refused |= limit_writing(groups, places, asked.write)
-            outside = self._read_limits(groups, instance)
+            outside = self._read_limits(groups, instance) | self._read_disk(spec)
             wait_over(instance, _HOGS_S + sum(hog.seconds for hog in hogs))
             gone, files = find_end(instance, follower), read_files(groups)
             last, words = follower.look(), log.read_about(spec.name)
@@ -234,7 +241,9 @@ class _Trial:
                 report = follower.reports.get(hog.kind)
                 host = build_host(views, last, words, ended=report is None)
                 said = (gone, tuple(words)) if report is None else (None, ())
-                found[hog.kind] = limits.Seen(report, host, outside.get(hog.kind), None, *said)
+                found[hog.kind] = limits.Seen(
+                    report, host, outside.get(hog.kind), gone=said[0], log=said[1]
+                )
         return found, files
 
     def _find_groups(self, instance: Instance) -> list[Path]:
@@ -258,6 +267,16 @@ class _Trial:
             found |= machine
         return found
 
+    def _read_disk(self, spec: InstanceSpec) -> dict[str, float | None]:
+        """The size of the file system that is the quota, or of the disk that a guest has."""
+        if self.driver.kind == "vm":
+            sizes = [each.virtual or 0 for each in spec.image.packings.values()]
+            return {"disk": float(max(sizes)) or None}
+        if "disk" in self.refused:
+            return {}
+        found = os.statvfs(spec.folder)
+        return {"disk": float(found.f_blocks * found.f_frsize)}
+
     def _check_quota(self, instance: Instance, spec: InstanceSpec) -> None:
         """A store of an engine's own lies elsewhere: the quota on the folder is then none."""
         files = instance.files()
@@ -278,7 +297,11 @@ class _Trial:
         with self._started(quiet) as victim:
             trips[containment.BEFORE] = ask_for(victim, site.seconds)
             while left := [hog for hog in chosen if hog.kind not in fates]:
-                fates |= self._run_hogs(left, victim, trips)
+                begun, breach = self._run_hogs(left, victim, trips)
+                fates |= begun
+                if breach:
+                    refused |= {hog.kind: breach for hog in left if hog.kind not in begun}
+                    break
             trips[containment.AFTER] = ask_for(victim, site.seconds)
         fates |= {hog.kind: containment.build_refusal(hog, refused[hog.kind])
                   for hog in hogs if hog.kind in refused}  # fmt: skip
@@ -293,8 +316,9 @@ class _Trial:
 
     def _run_hogs(
         self, hogs: Sequence[Hog], victim: Instance, trips: dict[str, list[float]]
-    ) -> dict[str, dict[str, object]]:
-        """Hogs in a fresh instance, for as long as it lives; the fates of those that began."""
+    ) -> tuple[dict[str, dict[str, object]], str | None]:
+        """Hogs in a fresh instance, for as long as it lives; the fates of those that began, and
+        what of the host's reserve they took, if the harness ended them for it."""
         spec = self._build_spec(build_hog_words(hogs), "output:begun", second=True)
         watch = containment.Watch(Follower(build_look(())), trips)
         limit = _HOGS_S + sum(hog.seconds for hog in hogs)
@@ -305,7 +329,7 @@ class _Trial:
                 cgroup.kill_processes(hog.cgroups)
             gone = f"the harness ended it: {breach}" if breach else find_end(hog, watch.follower)
             words = log.read_about(spec.name)
-            return containment.build_fates(hogs, watch.follower, gone, words)
+            return containment.build_fates(hogs, watch.follower, gone, words), breach
 
     def _find_breach(self) -> str | None:
         return find_breach(self.site.reserve, self.bench.scratch)
@@ -338,7 +362,7 @@ def read_machine(instance: Instance) -> dict[str, float | None]:
 def parse_machine(words: Sequence[str]) -> dict[str, float | None]:
     """``-m size=131072k`` (or MiB) and ``-smp 1,…`` of QEMU's command line (qemu(1))."""
     found: dict[str, float | None] = {}
-    for name, value in zip(words, words[1:], strict=False):
+    for name, value in itertools.pairwise(words):
         first = value.split(",")[0].removeprefix("size=")
         if name == "-smp" and first.isdigit():
             found["cpu"] = float(first)
