@@ -108,6 +108,15 @@ def wait_over(instance: Instance, seconds: float) -> None:
             continue
 
 
+def find_end(instance: Instance, follower: Follower) -> str | None:
+    """How an instance ended before its hogs had; None if they ended by themselves."""
+    if follower.ended:
+        return None
+    if instance.channel.exit is not None:
+        return f"its workload ended with {instance.channel.exit}"
+    return "it ended by itself" if is_over(instance) else "it does not answer"
+
+
 def build_views(views: Sequence[View], log: Sequence[str] = ()) -> dict[str, float] | None:
     """What happened between two looks: seconds, CPU seconds, throttles, refused forks and kills.
 

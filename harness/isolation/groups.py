@@ -118,14 +118,20 @@ def is_unlimited(name: str, text: str) -> bool:
     return first in ("max", "-1") or (first.isdigit() and int(first) >= 1 << 62)
 
 
-def find_writing(folders: Sequence[Path]) -> str | None:
-    """The limit of writing as the kernel has it; None without one."""
+def find_writing(folders: Sequence[Path]) -> float | None:
+    """The least limit of writing as the kernel has it, in bytes per second; None without one."""
+    rates = []
     for folder in folders:
         for name in _WRITE_FILES:
             with contextlib.suppress(OSError):
-                if text := (folder / name).read_text().strip():
-                    return text
-    return None
+                rates += parse_rates((folder / name).read_text())
+    return min(rates, default=None)
+
+
+def parse_rates(text: str) -> list[float]:
+    """The rates in lines of ``253:0 8388608`` or ``253:0 rbps=max wbps=8388608``."""
+    last = [line.replace("wbps=", " ").split()[1:] for line in text.splitlines() if line.strip()]
+    return [float(word) for words in last for word in words if word.isdigit()]
 
 
 def read_least(folders: Sequence[Path], names: Sequence[str]) -> int | None:

@@ -4,7 +4,6 @@ A task that fails is an outcome too, with its evidence; the others go on.
 """
 
 import contextlib
-import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from harness.errors import HarnessError, TrialError
 from harness.images.recipes import AGENT
 from harness.isolation import containment, limits
 from harness.isolation.evidence import parse_probe, read_host, read_outside
-from harness.isolation.follow import Follower, build_host, build_look, is_over, wait_over
+from harness.isolation.follow import Follower, build_host, build_look, find_end, wait_over
 from harness.isolation.groups import (
     find_writing,
     limit_writing,
@@ -28,6 +27,7 @@ from harness.isolation.groups import (
 )
 from harness.isolation.kernel_log import start_log
 from harness.isolation.listeners import start_listeners
+from harness.isolation.machine import read_machine
 from harness.isolation.model import IMAGE, TASKS, Hog, Limits, Reserve
 from harness.isolation.quota import start_quota
 from harness.isolation.reserve import find_breach, select_hogs
@@ -260,7 +260,7 @@ class _Trial:
             "cpu": read_quota(groups),
             "memory": cgroup.read_memory_limit(groups),
             "processes": read_least(groups, ("pids.max",)),
-            "write": _find_rate(find_writing(groups)),
+            "write": find_writing(groups),
         }
         if self.driver.kind == "vm":
             machine = read_machine(instance)
@@ -338,45 +338,6 @@ class _Trial:
 def build_hog_words(hogs: Sequence[Hog]) -> tuple[str, ...]:
     """The agent's command line for some hogs, one after the other."""
     return (_AGENT, "--hog", *(hog.word for hog in hogs))
-
-
-def find_end(instance: Instance, follower: Follower) -> str | None:
-    """How an instance ended before its hogs had; None if they ended by themselves."""
-    if follower.ended:
-        return None
-    if instance.channel.exit is not None:
-        return f"its workload ended with {instance.channel.exit}"
-    return "it ended by itself" if is_over(instance) else "it does not answer"
-
-
-def read_machine(instance: Instance) -> dict[str, float | None]:
-    """CPUs and memory of a guest by its QEMU's own command line; nothing where there is none."""
-    found: dict[str, float | None] = {}
-    for pid in instance.processes().inside:
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-            found |= parse_machine(words)
-    return found
-
-
-def parse_machine(words: Sequence[str]) -> dict[str, float | None]:
-    """``-m size=131072k`` (or MiB) and ``-smp 1,…`` of QEMU's command line (qemu(1))."""
-    found: dict[str, float | None] = {}
-    for name, value in itertools.pairwise(words):
-        first = value.split(",")[0].removeprefix("size=")
-        if name == "-smp" and first.isdigit():
-            found["cpu"] = float(first)
-        if name == "-m" and first.rstrip("kMG").isdigit():
-            factor = {"k": 1 << 10, "G": 1 << 30}.get(first[-1], 1 << 20)
-            found["memory"] = float(int(first.rstrip("kMG")) * factor)
-    return found
-
-
-def _find_rate(text: str | None) -> float | None:
-    """The number in ``253:0 8388608`` or ``253:0 rbps=max wbps=8388608``."""
-    words = (text or "").replace("wbps=", " ").split()
-    numbers = [float(word) for word in words if word.isdigit()]
-    return numbers[0] if numbers else None
 
 
 def _count_cpus() -> int:

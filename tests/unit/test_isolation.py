@@ -18,13 +18,15 @@ from harness.isolation.groups import (
     count_refused_forks,
     is_unlimited,
     limit_writing,
+    parse_rates,
     read_files,
     read_least,
     read_quota,
     set_limits,
 )
+from harness.isolation.machine import parse_machine
 from harness.isolation.model import MIB, Hog, Limits, Report, Reserve
-from harness.isolation.trials import build_schedule, parse_machine
+from harness.isolation.trials import build_schedule
 from harness.isolation.victim import INTERVAL_S, fill_omitted, find_percentiles
 from harness.model import Kind, Measurement, Outcome
 from harness.store import Store, write_samples
@@ -308,6 +310,12 @@ def test_a_file_without_a_limit_is_no_evidence_of_one(
     assert read_files([group]) == ["/g/memory.max: 4096", "/g/pids.peak: 3"]
     assert is_unlimited("memory.limit_in_bytes", str(1 << 63))
     assert is_unlimited("cpu.cfs_quota_us", "-1") and not is_unlimited("pids.peak", "max")
+
+
+def test_a_rate_is_read_as_both_versions_write_it() -> None:
+    assert parse_rates("253:0 8388608\n7:0 4096\n") == [8388608, 4096]
+    assert parse_rates("253:0 rbps=max wbps=8388608 riops=max wiops=max\n") == [8388608]
+    assert parse_rates("") == []
 
 
 # ---- the host's reserve ----------------------------------------------------------------------
