@@ -21,8 +21,10 @@ LEAD = (
 METHOD = (
     "The agent itself asks, as root, in an instance of the same image on every platform "
     "(`/.harness/agent --probe`).",
-    "A kernel is the host's where its boot id is the host's; a namespace is shared where its link "
-    "in /proc/self/ns is that of the harness, which runs in namespaces of its own: the lab.",
+    "A kernel is the host's where its boot id is the host's, or where the agent is a process in "
+    "the host's own table: engines may show a boot id of their own.",
+    "A namespace is shared where its link in /proc/self/ns is that of the harness, which runs in "
+    "namespaces of its own: the lab.",
     "A system call counts as carried out unless it answers EPERM, EACCES or ENOSYS, or its caller "
     "is killed for it; each number is called once, with arguments that no call takes.",
     "A service of the host counts as reached only where the word that it says was read.",
@@ -33,6 +35,7 @@ NOTE = (
     "process that runs it, whose own filter is in the row of seccomp («on the host»)."
 )
 _SHOWN = 40
+_AGENT = "agent"
 
 
 def find_evidence(results: Results) -> dict[str, Evidence]:
@@ -56,8 +59,10 @@ def is_alone(results: Results) -> bool:
 
 
 def has_own_kernel(evidence: Evidence) -> bool:
-    """Whether another kernel than the host's answers, by its boot id."""
-    return bool(_word(evidence, "kernel", "boot") != evidence["host"]["boot"])
+    """Whether another kernel than the host's answers: its boot id is another, and the agent itself
+    is no process of the host. One alone does not tell: engines may show a boot id of their own."""
+    other_boot = _word(evidence, "kernel", "boot") != evidence["host"]["boot"]
+    return other_boot and not any(each["name"] == _AGENT for each in evidence["outside"])
 
 
 def find_shared(evidence: Evidence) -> list[str]:

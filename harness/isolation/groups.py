@@ -53,7 +53,7 @@ def set_limits(folders: Sequence[Path], limits: Limits, kind: Kind) -> dict[str,
 
 
 def limit_writing(folders: Sequence[Path], places: Sequence[Path], rate: int) -> dict[str, str]:
-    """Limit what a started instance writes per second to the disks below ``places``.
+    """Limit what a started instance writes per second to the disks that hold ``places``.
 
     On v1 a group's limit is not one of the groups below it (blkio-controller.rst, «Hierarchical
     Cgroups»), so each gets its own, once it is there. Returns the reason if it cannot be.
@@ -61,7 +61,8 @@ def limit_writing(folders: Sequence[Path], places: Sequence[Path], rate: int) ->
     devices = {device for place in places if (device := find_device(place))}
     if not devices:
         return {"write": "what the instance writes is on no block device"}
-    done = [_limit_device(folder, device, rate) for folder in folders for device in devices]
+    every = [Path(where) for folder in folders for where, _, _ in os.walk(folder)]
+    done = [_limit_device(folder, device, rate) for folder in every for device in devices]
     if any(done):
         return {}
     return {"write": f"no controller here limits writing to {', '.join(sorted(devices))}"}

@@ -72,7 +72,7 @@ def judge(hog: Hog, limits: Limits, seen: Seen, kind: Kind, cpus: int) -> Findin
         "not tried" if seen.kept_back
         else "not set" if seen.refused and hog.kind in ("write", "disk", "processes")
         else _judge_cpu(asked, inside, seen, kind, cpus) if hog.kind == "cpu"
-        else _judge_rate(asked, inside) if hog.kind == "write"
+        else _judge_rate(asked, inside, seen) if hog.kind == "write"
         else _judge_amount(hog, asked, inside, seen)
     )  # fmt: skip
     return Finding(hog.kind, asked, inside, seen.outside, verdict, build_lines(hog, seen))
@@ -113,9 +113,9 @@ def _judge_cpu(asked: float, inside: float | None, seen: Seen, kind: Kind, cpus:
     return "holds" if stopped and cpus > asked else "not reached"
 
 
-def _judge_rate(asked: float, inside: float | None) -> Verdict:
-    if inside is None:
-        return "not told"
+def _judge_rate(asked: float, inside: float | None, seen: Seen) -> Verdict:
+    if inside is None or (seen.report and seen.report.most == 0):
+        return "not told"  # a file system may refuse to go past the page cache
     if inside > RATE_TOLERANCE * asked:
         return "does not hold"
     return "holds" if inside > asked / 2 else "not reached"

@@ -40,6 +40,8 @@ _PROBE_S = 120.0
 _HOGS_S = 60.0
 _AGENT = f"/{AGENT}"
 _TUN = "/dev/net/tun"
+_OWN_STORE = "the engine keeps what is written in a store of its own"
+_RAW = "ext4-raw"
 NO_GROUPS = "this host gives no control groups: nothing would hold a hog back"
 
 
@@ -156,6 +158,8 @@ class _Trial:
     def _set_quota(self, folder: Path, size: int, stack: contextlib.ExitStack) -> None:
         if self.driver.kind == "vm":
             self.refused["disk"] = "a machine's quota is the size of its disk, set with its image"
+        elif self.driver.daemon is not None:  # which would not see a mount made after its start
+            self.refused["disk"] = _OWN_STORE
         elif reason := stack.enter_context(start_quota(folder, size)):
             self.refused["disk"] = reason
 
@@ -270,8 +274,9 @@ class _Trial:
     def _read_disk(self, spec: InstanceSpec) -> dict[str, float | None]:
         """The size of the file system that is the quota, or of the disk that a guest has."""
         if self.driver.kind == "vm":
-            sizes = [each.virtual or 0 for each in spec.image.packings.values()]
-            return {"disk": float(max(sizes)) or None}
+            disk = spec.image.packings[_RAW]
+            has_it = self.driver.packed(spec.image)[0].packing == _RAW
+            return {"disk": float(disk.virtual or disk.apparent) if has_it else None}
         if "disk" in self.refused:
             return {}
         found = os.statvfs(spec.folder)
@@ -283,7 +288,7 @@ class _Trial:
         if "disk" not in self.refused and (
             not files or not all(path.is_relative_to(spec.folder) for path in files)
         ):
-            self.refused["disk"] = "the engine keeps what is written in a store of its own"
+            self.refused["disk"] = _OWN_STORE
 
     # ---- containment -------------------------------------------------------------------------
 

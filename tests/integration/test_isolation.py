@@ -116,6 +116,8 @@ def test_only_sandboxes_and_machines_have_a_kernel_of_their_own(probed: dict[str
         own = name in ("gvisor", "vm-direct")
         assert (kernel["boot"] == [boot]) is not own, name
         assert (kernel["release"] == [release]) is not own, name
+        names = {each["name"] for each in found["outside"]}
+        assert names and ("agent" in names) is not own, name
 
 
 def test_containers_keep_the_engines_capabilities_and_nothing_more(probed: dict[str, Any]) -> None:

@@ -110,11 +110,18 @@ def test_a_cell_says_what_its_records_say(probe: str, text: str, note: str) -> N
 
 
 def test_another_boot_is_another_kernel_and_shares_no_namespace() -> None:
-    other = build_evidence(PROBE.replace("boot b-1", "boot b-2"))
+    machine = [{"name": "qemu-system-x86", "Seccomp": "2"}]
+    other = build_evidence(PROBE.replace("boot b-1", "boot b-2")) | {"outside": machine}
     assert has_own_kernel(other) and not has_own_kernel(build_evidence())
     assert PROBES["namespaces"](other).text == "its own kernel's"
-    silent = build_evidence(PROBE.replace("boot b-1", "boot -"))
+    silent = build_evidence(PROBE.replace("boot b-1", "boot -")) | {"outside": []}
     assert has_own_kernel(silent)
+
+
+def test_an_engine_that_shows_a_boot_id_of_its_own_does_not_have_a_kernel_of_its_own() -> None:
+    nspawn = build_evidence(PROBE.replace("boot b-1", "boot b-2"))
+    assert not has_own_kernel(nspawn)
+    assert PROBES["namespaces"](nspawn).text == "1 of 2 its own"
 
 
 def test_a_word_is_read_as_the_agent_wrote_it() -> None:
@@ -229,6 +236,7 @@ def build_seen(most: int, end: str, seconds: float = 1.0, **host: float) -> limi
         ("write", build_seen(32, "bound", 2.0), "holds"),
         ("write", build_seen(32, "bound", 0.1), "does not hold"),
         ("write", build_seen(32, "bound", 20.0), "not reached"),
+        ("write", build_seen(0, "EINVAL"), "not told"),
         ("disk", build_seen(57, "ENOSPC"), "holds"),
         ("disk", build_seen(128, "bound"), "does not hold"),
         ("disk", replace(build_seen(128, "bound"), refused="none here"), "not set"),
