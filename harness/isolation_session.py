@@ -92,6 +92,8 @@ def _measure(
     drivers, left_out = find_drivers(plain.plan, toolbox, strict=order.strict)
     bench = build_bench(plain, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
+        # conmon leaves a file called `oom` where it was called, once a container was killed.
+        engines.enter_context(contextlib.chdir(scratch))
         engines.enter_context(start_use(list_used(bench, toolbox)))
         left_out += start_engines(plain, drivers, bench, engines)
         for line in left_out:

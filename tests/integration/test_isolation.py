@@ -262,6 +262,20 @@ def test_hogs_that_the_reserve_forbids_are_not_started(tmp_path: Path) -> None:
     assert verdicts["cpu"]["inside"] > 0
 
 
+def test_what_an_engine_writes_where_it_is_called_is_not_left_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    only_memory = Reserve(0, 1 << 40, 1 << 60)
+    if not list_here(("podman",)):
+        pytest.skip("not here: podman")
+    found = run(tmp_path / "run", ("podman",), "limits", reserve=only_memory)
+    assert find(found, "podman")["memory"]["verdict"] == "holds"
+    assert list(here.iterdir()) == []  # conmon writes a file called `oom`
+
+
 # ---- hosts that cannot -----------------------------------------------------------------------
 
 
