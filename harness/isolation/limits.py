@@ -73,7 +73,7 @@ def judge(hog: Hog, limits: Limits, seen: Seen, kind: Kind, cpus: int) -> Findin
         else "not set" if seen.refused and hog.kind in ("write", "disk", "processes")
         else _judge_cpu(asked, inside, seen, kind, cpus) if hog.kind == "cpu"
         else _judge_rate(asked, inside, seen) if hog.kind == "write"
-        else _judge_amount(hog, asked, inside, seen)
+        else _judge_amount(hog, asked, inside, seen, kind)
     )  # fmt: skip
     return Finding(hog.kind, asked, inside, seen.outside, verdict, build_lines(hog, seen))
 
@@ -121,13 +121,14 @@ def _judge_rate(asked: float, inside: float | None, seen: Seen) -> Verdict:
     return "holds" if inside > asked / 2 else "not reached"
 
 
-def _judge_amount(hog: Hog, asked: float, inside: float | None, seen: Seen) -> Verdict:
+def _judge_amount(hog: Hog, asked: float, inside: float | None, seen: Seen, kind: Kind) -> Verdict:
     if inside is None:
         counter = {"memory": "kills", "processes": "refused_forks"}.get(hog.kind, "")
         return "holds" if seen.host and seen.host.get(counter) else "not told"
     if inside > asked:
         return "does not hold"
-    return "not reached" if seen.report and seen.report.end == "bound" else "holds"
+    own = hog.kind == "processes" and kind == "vm"  # a guest's kernel has a limit of its own
+    return "not reached" if own or (seen.report and seen.report.end == "bound") else "holds"
 
 
 def build_lines(hog: Hog, seen: Seen) -> tuple[str, ...]:

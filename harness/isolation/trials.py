@@ -296,6 +296,8 @@ class _Trial:
         site = self.site
         hogs = containment.build_hogs(site.limits, _count_cpus(), site.seconds)
         chosen, refused = select_hogs(hogs, site.reserve, self.bench.scratch)
+        if breach := self._find_breach():
+            chosen, refused = [], {hog.kind: breach for hog in hogs}
         fates: dict[str, dict[str, object]] = {}
         trips: dict[str, list[float]] = {}
         quiet = self._build_spec(("sh", "-c", "echo up; exec sleep 3600"), "output:up")

@@ -249,6 +249,13 @@ def test_a_limit_holds_only_where_something_was_stopped_by_it(
     assert limits.judge(hog, ASKED, seen, "container", 2).verdict == verdict
 
 
+def test_a_guests_own_limit_of_processes_is_not_the_hosts() -> None:
+    hog = next(each for each in limits.build_hogs(ASKED, 2) if each.kind == "processes")
+    for kind, verdict in (("vm", "not reached"), ("container", "holds")):
+        found = limits.judge(hog, ASKED, build_seen(200, "EAGAIN"), kind, 2)  # type: ignore[arg-type]
+        assert found.verdict == verdict
+
+
 def test_on_a_host_with_no_more_cpus_than_asked_a_quota_is_not_reached() -> None:
     hog = limits.build_hogs(ASKED, 1)[0]
     assert limits.judge(hog, ASKED, build_seen(1000, "bound"), "container", 1).verdict == (
