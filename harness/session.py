@@ -147,6 +147,7 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
     plan = order.plan
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
+    os.chdir(scratch)  # conmon leaves a file where it was called for a container out of memory
     tree = cgroup.find_tree(order.run_id)
     toolbox = build_toolbox(order, scratch, listener.say)
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)

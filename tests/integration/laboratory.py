@@ -1,6 +1,7 @@
 """Run a function inside the real lab, bring its result back to the test, and start instances."""
 
 import json
+import os
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ def run_in_lab(function: Callable[[str], Any], folder: Path, *, network: bool = 
     run_id = f"test{uuid.uuid4().hex[:10]}"
 
     def work() -> int:
+        os.chdir(folder)  # as a run does: engines may leave files where they are called
         try:
             answer.write_text(json.dumps({"value": function(run_id)}))
         except BaseException:
