@@ -57,7 +57,7 @@ int main(int count, char **arguments) {
         change_root(arguments[4]);
         TRY(sethostname("reference", 9), "hostname");
         configure_network(NULL, NULL);
-        drop_privileges();
+        drop_privileges(0);
         execve(arguments[6], arguments + 6, environment);
         die(arguments[6]);
     }

@@ -172,7 +172,8 @@ static void change_root(const char *root) {
     TRY(chdir("/"), "/");
 }
 
-static void drop_privileges(void) {
+/* With `gain`, setuid programs and file capabilities have their effect, as engines leave it. */
+static void drop_privileges(int gain) {
     for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++)
         if (!(KEPT_CAPABILITIES >> capability & 1)) prctl(PR_CAPBSET_DROP, capability);
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -182,7 +183,7 @@ static void drop_privileges(void) {
         sets[half] = (struct __user_cap_data_struct){kept, kept, 0};
     }
     TRY((int)syscall(SYS_capset, &header, sets), "capset");
-    TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+    if (!gain) TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
 }
 
 #endif

@@ -9,7 +9,7 @@
  *   first being "verb=...":
  *     listen   channel=PATH [console=PATH] [log=PATH]; the next packet is the agent's spec, raw
  *     prepare  mode=chroot|namespace|command, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
- *              [hostname=] [bridge= veth= address= gateway=]; for a command also [env=NAME=VALUE...]
+ *              [hostname=] [gain=] [bridge= veth= address= gateway=]; for a command also [env=NAME=VALUE...]
  *              [output=PATH] for what it prints, [status=PATH] as its descriptor 3, [hide=DIR...]
  *              to have an empty folder there, for engines that leave things in it
  *     watch    name=MILESTONE path=PATH: an event NAME as soon as the file is there and not empty;
@@ -66,7 +66,7 @@
 struct request {
     const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
     const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
-    const char *output, *status, *name, *path;
+    const char *output, *status, *name, *path, *gain;
     const char *cgroups[MANY], *hidden[MANY];
     char *args[MANY + 1], *env[MANY + 1];
     int cgroup_count, hidden_count, arg_count, env_count;
@@ -126,6 +126,7 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
         {"veth", &request->veth}, {"address", &request->address}, {"line", &request->line},
         {"gateway", &request->gateway}, {"count", &request->count}, {"output", &request->output},
         {"status", &request->status}, {"name", &request->name}, {"path", &request->path},
+        {"gain", &request->gain},
     };
     memset(request, 0, sizeof *request);
     for (char *record = bytes; record < bytes + size; record += strlen(record) + 1) {
@@ -211,7 +212,7 @@ static void become_container(void) {
         if (read(network_pipe[0], &byte, 1) != 1) _exit(1); /* the launcher has told why */
     }
     configure_network(prepared.bridge ? prepared.address : NULL, prepared.gateway);
-    drop_privileges();
+    drop_privileges(prepared.gain != NULL);
     execute(prepared.args, own_environment);
 }
 

@@ -49,6 +49,12 @@ class InstanceSpec:
     directory: str = "/"
     user: str | None = None
 
+    @property
+    def may_gain(self) -> bool:
+        """Whether setuid programs and file capabilities have their effect, as engines leave it to
+        an image: one that was imported may need them. Those of the harness do without."""
+        return self.image.imported
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -55,7 +55,7 @@ def build_config(spec: InstanceSpec) -> list[str]:
         "lxc.mount.auto": "proc:mixed sys:ro",
         "lxc.mount.entry": f"{layout.run} {RUN_FOLDER[1:]} none bind 0 0",
         "lxc.cap.keep": " ".join(name.removeprefix("CAP_").lower() for name in CAPABILITIES),
-        "lxc.no_new_privs": "1",
+        "lxc.no_new_privs": str(int(not spec.may_gain)),
         "lxc.autodev": "1",
         "lxc.pty.max": "0",
         "lxc.tty.max": "0",

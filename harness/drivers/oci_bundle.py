@@ -41,7 +41,7 @@ def build_config(spec: InstanceSpec, toolbox: Toolbox) -> Mapping[str, object]:
             "env": [f"PATH={PATH}"],
             "cwd": "/",
             "capabilities": capabilities,
-            "noNewPrivileges": True,
+            "noNewPrivileges": not spec.may_gain,
         },
         "root": {"path": str(layout.merged), "readonly": toolbox.options.read_only},
         "hostname": spec.name[-63:],

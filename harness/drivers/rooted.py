@@ -60,6 +60,7 @@ def build_prepare_records(spec: InstanceSpec, mode: str) -> list[tuple[str, str]
     ]
     if mode == "namespace":
         records.append(("hostname", spec.name[-63:]))
+        records += [("gain", "1")] if spec.may_gain else []
         if spec.address and spec.bridge:
             records += [
                 ("bridge", spec.bridge),

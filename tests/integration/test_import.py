@@ -22,6 +22,7 @@ from harness.launch import build_launch
 from harness.workloads import Workload
 from tests.integration.docker_rig import Bench
 from tests.integration.import_rig import (
+    CAPABILITY,
     Member,
     build_tar,
     find_layer,
@@ -61,6 +62,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+ABLE = "/usr/bin/busybox-able"
+"""A program that may bind low ports whoever runs it, by a file capability."""
+
+
+def find_busybox(image: Image) -> bytes:
+    paths = (image.tree / name for name in ("usr/bin/busybox", "bin/busybox"))
+    return next(path for path in paths if path.is_file()).read_bytes()
+
+
 @pytest.fixture(scope="module")
 def layers(tiny_image: Image) -> list[bytes]:
     """Busybox below, and above it a page, users, and a file that hides one below."""
@@ -70,7 +80,9 @@ def layers(tiny_image: Image) -> list[bytes]:
         member("etc/.wh.hosts"),
         member("srv/www", kind=FOLDER, mode=0o755),
         member("srv/www/index.html", b"up\n"),
-    ]
+        member(ABLE[1:], find_busybox(tiny_image), mode=0o755,
+               xattrs={"security.capability": CAPABILITY}),
+    ]  # fmt: skip
     return [build_tar(read_layer(tiny_image.tree)), build_tar(app)]
 
 
@@ -153,6 +165,15 @@ def test_containers_honour_it_alike(
     found = look_inside(platform, app, programs, tmp_path, SCRIPT, **words(app))
     told = [line for line in expected if platform != "gvisor" or not line.startswith("CapAmb")]
     assert without_shell(found) == without_shell(told)  # gVisor's kernel has no ambient ones
+
+
+@pytest.mark.parametrize("platform", ["process", "namespace", "crun", "runc", "podman", "lxc"])
+def test_file_capabilities_have_their_effect(
+    platform: str, app: Image, programs: Programs, tmp_path: Path
+) -> None:
+    script = f"{ABLE} grep CapEff /proc/self/status"
+    found = look_inside(platform, app, programs, tmp_path, script, **words(app))
+    assert found == ["CapEff:\t0000000000000400"]  # CAP_NET_BIND_SERVICE, for user 1001
 
 
 def test_docker_honours_it_alike(
