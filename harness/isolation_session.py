@@ -27,6 +27,7 @@ from harness.session import (
 )
 from harness.stock.usage import start_use
 from harness.store import Store
+from harness.store.needs import note_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _run(
     manifest: dict[str, object],
     listener: Listener,
 ) -> None:
+    note_run(str(manifest["run_id"]), folder)
     with Store.create(folder, manifest) as store:
         schedule = build_schedule(tuple(site.bench.drivers), tasks)
         listener.start(len(schedule), 0)

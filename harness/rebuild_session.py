@@ -19,6 +19,7 @@ from harness.rebuild.trials import prepare_site, run_cases
 from harness.session import Listener
 from harness.stock.usage import start_use
 from harness.store import Store
+from harness.store.needs import note_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def _measure(order: RebuildOrder, listener: Listener) -> int:
     packages = require_packages(image, listener.say)
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
+    note_run(order.run_id, order.folder)
     with (
         start_use([image.tree, packages.folder]),
         Store.create(order.folder, build_manifest(order, image)) as store,

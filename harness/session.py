@@ -42,6 +42,7 @@ from harness.probes import disk, memory, portability
 from harness.runner import Bench, build_spec
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
+from harness.store.needs import note_run
 from harness.variants import parse_variant
 from harness.work import build_work
 
@@ -373,6 +374,7 @@ def read_fixed(driver: Driver, image: Image) -> list[Measurement]:
 
 def open_store(order: Order, manifest: Mapping[str, object]) -> Store:
     """A new result folder with its manifest, or the one to go on with."""
+    note_run(order.run_id, order.folder)
     if not order.resume:
         return Store.create(order.folder, manifest)
     store = Store.open(order.folder)

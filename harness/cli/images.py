@@ -137,6 +137,7 @@ def prune(
     """
     from harness.cli.stock import prune_stock
     from harness.stock.decide import Wish
+    from harness.store.needs import list_noted
     from harness.units import parse_duration, parse_size
 
     wish = Wish(
@@ -146,4 +147,4 @@ def prune(
         everything,
         force,
     )
-    prune_stock(wish, (RESULTS, *results), dry_run=dry_run, as_json=as_json)
+    prune_stock(wish, (RESULTS, *results, *list_noted()), dry_run=dry_run, as_json=as_json)

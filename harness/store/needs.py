@@ -1,16 +1,44 @@
 """What stored runs need of the cache: the images, disks and kernels that were measured.
 
-A run can be looked into, repeated and gone on with only as long as these are there.
+A run can be looked into, repeated and gone on with only as long as these are there. Where its
+folder is stands in a note in the cache, ``results/RUN-ID``, since it may be anywhere (`--out`).
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.errors import InputError
+from harness.paths import cache_dir
 from harness.store.folder import read_manifest
-from harness.store.names import MANIFEST
+from harness.store.names import MANIFEST, safe_name, write_atomically
 
 _DEPTH = 3
+
+
+def note_run(run_id: str, folder: Path) -> None:
+    """Note where a run's result folder is; a cache that cannot be written keeps no note."""
+    notes = _notes_dir()
+    with contextlib.suppress(OSError):
+        notes.mkdir(parents=True, exist_ok=True)
+        write_atomically(notes / safe_name(run_id), str(folder.absolute()).encode())
+
+
+def list_noted() -> list[Path]:
+    """The result folders that were noted and are still there; notes of others are removed."""
+    found = []
+    for note in sorted(_notes_dir().glob("[!.]*")):
+        with contextlib.suppress(OSError, ValueError):
+            folder = Path(note.read_text())
+            if (folder / MANIFEST).is_file():
+                found.append(folder)
+            else:
+                note.unlink()
+    return found
+
+
+def _notes_dir() -> Path:
+    return cache_dir() / "results"
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:

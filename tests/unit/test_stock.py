@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from harness.stock.inventory import Item, Kind, find_virtual, list_items, list_p
 from harness.stock.prune import carry_out, require_names
 from harness.stock.usage import MARK, find_entry, is_used, start_use
 from harness.store import write_manifest
-from harness.store.needs import list_needs, read_needs
+from harness.store.needs import list_needs, list_noted, note_run, read_needs
 
 DAY = 86_400.0
 NOW = 100 * DAY
@@ -229,6 +230,21 @@ def test_programs_of_another_source_are_out_of_date() -> None:
         old: "made from other sources",
         present.path: "",
     }
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_run_is_known_wherever_its_folder_is_and_forgotten_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    images = {"images": {"mine": {"digest": "sha256:m"}}}
+    write_manifest(folder, {"run_id": "r1", **images})
+    note_run("r1", folder)
+    assert read_needs(list_noted()) == {("image", "sha256:m"): str(folder)}
+    shutil.rmtree(folder)
+    assert list_noted() == []
+    folder.mkdir()
+    write_manifest(folder, {"run_id": "r1", **images})
+    assert list_noted() == [], "the note is gone too"
 
 
 @pytest.mark.usefixtures("cache")
