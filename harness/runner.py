@@ -29,7 +29,9 @@ from harness.model import (
 )
 from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, page_cache, panic, request
-from harness.probes.cpu import open_account
+from harness.probes.cpu import CpuAccount, open_account
+from harness.probes.efficiency import WorkMeter
+from harness.probes.endings import explain_end
 from harness.starter import read_clock
 from harness.variants import parse_variant
 
@@ -242,19 +244,39 @@ class _Trial:
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
                 self.notes.marks.append("emulated")
-            marks = disk.Marks(instance.files)
-            instance.listen(marks.take)
-            instance.wait_ready()
-            cpu = account.read(instance)
-            self._request_response(instance)
-            self.bench.sleep(self.bench.settle)
-            self.notes.measurements += build_start_rows(instance.milestones, cpu)
-            self.notes.measurements += [*self._read_settled(instance, available), *marks.rows]
+            meter = WorkMeter(self.workload, instance, account, self.spec)
+            meter.watch()
+            try:
+                self._read_instance(instance, account, available, meter)
+            except TrialError as error:
+                raise self._explain(error, late=meter.is_late()) from error
             self.notes.details.update(instance.read_evidence())
             self.used = disk.read_used(self.spec.folder) if instance.files() is not None else None
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
             self.ends = instance.ends
+
+    def _read_instance(
+        self, instance: Instance, account: CpuAccount, available: int, meter: WorkMeter
+    ) -> None:
+        marks = disk.Marks(instance.files)
+        instance.listen(marks.take)
+        instance.wait_ready()
+        cpu = account.read(instance)
+        self._request_response(instance)
+        self.bench.sleep(self.bench.settle)
+        self.notes.measurements += build_start_rows(instance.milestones, cpu)
+        self.notes.measurements += [*self._read_settled(instance, available), *marks.rows]
+        self.notes.measurements += meter.measure()
+        self.notes.marks += meter.marks
+        self.notes.details.update(meter.details)
+
+    def _explain(self, error: TrialError, *, late: bool) -> TrialError:
+        """The failure in the words of what ended the workload: a limit is an outcome of its own."""
+        ending = explain_end(error, self.spec, self.driver.kind, late=late)
+        if ending.by:
+            self.notes.details["ended_by"] = ending.by
+        return ending.error
 
     def _request_response(self, instance: Instance) -> None:
         """Send the workload's request at once after ``ready``; the answer is a milestone."""
