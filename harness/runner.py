@@ -10,7 +10,7 @@ import errno
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,6 +81,13 @@ class Notes:
     details: dict[str, object] = field(default_factory=dict)
     accelerator: str = NO_ACCELERATOR
 
+    def drop_marks(self, brought: Collection[str]) -> None:
+        """Take away the marks that the work itself brings about; the details still have them."""
+        found = [mark for mark in dict.fromkeys(self.marks) if mark in brought]
+        self.marks = [mark for mark in self.marks if mark not in brought]
+        if found:
+            self.details["brought"] = found
+
 
 def run_schedule(schedule: Iterable[ScheduledTrial], bench: Bench) -> Iterator[Outcome]:
     """Yield the outcome of each trial as it ends."""
@@ -110,6 +117,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         )
     finally:
         shutil.rmtree(trial.spec.folder, ignore_errors=True)
+    notes.drop_marks(trial.workload.brought)
     return replace(
         outcome,
         accelerator=notes.accelerator,

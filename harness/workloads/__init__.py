@@ -14,6 +14,7 @@ from harness.drivers import PLATFORMS
 from harness.errors import InputError
 from harness.figures import AREA, DURATION, Figure, Stream, find_fault, list_names
 from harness.inputs import Origin, build_error, convert_keys, read_toml, suggest
+from harness.marks import MARKS
 from harness.probes.request import parse_request
 from harness.units import parse_duration
 from harness.workloads.keys import FigureKeys as FigureKeys
@@ -50,6 +51,12 @@ class Workload:
     load: tuple[str, ...] = ()
     load_threads: int = 1
     figures: tuple[Figure, ...] = ()
+    brings: tuple[str, ...] = ()
+
+    @property
+    def brought(self) -> frozenset[str]:
+        """The marks that its work itself brings about."""
+        return frozenset((*self.brings, *(("throttled",) if self.figures else ())))
 
     @property
     def network(self) -> bool:
@@ -102,6 +109,11 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
             reason = f"unknown platform {platform!r}"
             hint = suggest(platform, PLATFORMS, "platforms")
             raise build_error(WorkloadKeys, "skip", Origin(source), reason, hint)
+    for mark in keys.brings:
+        if mark not in MARKS:
+            hint = suggest(mark, MARKS, "marks")
+            reason = f"unknown mark {mark!r}"
+            raise build_error(WorkloadKeys, "brings", Origin(source), reason, hint)
     return Workload(
         name=keys.name,
         image=keys.image,
@@ -118,6 +130,7 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
         load=keys.load,
         load_threads=keys.load_threads,
         figures=build_figures(keys),
+        brings=keys.brings,
     )
 
 

@@ -159,3 +159,12 @@ class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             examples=[[{"name": "throughput", "unit": "1/s", "regex": "did (.+) a second"}]],
         ),
     ] = ()
+    brings: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="[Marks](#marks) that its work itself brings about, so that they are no "
+            "disturbance of it. Where it has figures, `throttled` is one of them: work takes all "
+            "that it may get",
+            examples=[["pressure-io"]],
+        ),
+    ] = ()
