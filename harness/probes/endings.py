@@ -40,7 +40,10 @@ def explain_end(error: TrialError, spec: InstanceSpec, kind: str, *, late: bool)
         hint = error.hint or 'give it longer, such as `timeout = "5m"`'
         return Ending(TrialError(message, hint=hint), BY_TIMEOUT)
     if found := _MISSING.search(error.message):
-        message = f"the image {spec.image.name} cannot run {found['tool']}: {found['reason']}"
+        message = (
+            f"the workload could not start: exec {found['tool']} in the image {spec.image.name}: "
+            f"{found['reason']}"
+        )
         return Ending(TrialError(message, hint="name an image that has it, with all its parts"))
     return Ending(error)
 
