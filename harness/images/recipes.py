@@ -314,3 +314,6 @@ _TABLE = (
 RECIPES = {recipe.name: recipe for recipe in _TABLE}
 LADDER = frozenset(recipe.name for recipe in _LADDER)
 """Those that compare base images; the largest takes minutes to build."""
+
+ON_REQUEST = LADDER | {recipe.name for recipe in _EFFICIENCY}
+"""Those that are built only where a plan, or a user, asks for them by name."""
