@@ -37,6 +37,11 @@ NOTE = (
 NO_NETWORK = "Over the bridge there is no ratio: a bare process has no network of its own."
 EMULATED = "An emulated processor's figures say nothing of hardware virtualisation."
 
+_CLOCKS = (
+    ", but for what a tool says of its work in the guest: a trial is marked where its time does "
+    "not fit in the host's"
+)
+
 _DERIVED = {
     f"{AREA}throughput": f"{AREA}per_cpu_second",
     f"{AREA}bandwidth": f"{AREA}bytes_per_cpu_second",
@@ -72,6 +77,11 @@ def build_efficiency(results: Results) -> Table | None:
     head = ("platform", "workload", "figure", "median", "ratio to `process`", "per CPU second",
             "its ratio")  # fmt: skip
     return Table("Work while it runs", head, tuple(rows), _build_note(results))
+
+
+def describe_clocks(results: Results) -> str:
+    """What a sentence on clocks has to add: a tool in a guest has the guest's."""
+    return _CLOCKS if results.find_metrics(AREA) else ""
 
 
 def find_ratios(results: Results) -> Mapping[Key, BlockRatio]:

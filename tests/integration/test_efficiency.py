@@ -51,12 +51,12 @@ WRONG: Mapping[str, tuple[Mapping[str, object], str]] = {
 }
 
 
-def write_workload(folder: Path, name: str, keys: Mapping[str, object]) -> str:
-    """A workload file in tiny that is to print `rate 7`; its path."""
+def write_workload(folder: Path, name: str, keys: Mapping[str, object], more: str = "") -> str:
+    """A workload file in tiny that is to print `rate 7`; its path. ``more`` is of the figure."""
     stated = {"name": name, "image": "tiny", **keys}
     stated.pop("memory", None)
     lines = [f"{key} = {json.dumps(value)}" for key, value in stated.items()]
-    figure = '[[figures]]\nname = "throughput"\nunit = "1/s"\nregex = "rate ([0-9]+)"\n'
+    figure = '[[figures]]\nname = "throughput"\nunit = "1/s"\nregex = "rate ([0-9]+)"\n' + more
     path = folder / f"{name}.toml"
     path.write_text("\n".join([*lines, figure]))
     return str(path)
@@ -166,6 +166,18 @@ def test_a_generator_that_uses_all_it_may_is_marked(tmp_path: Path) -> None:
     assert ("generator-saturated" in found["busy"]["marks"]) == (share > 0.9)
     assert found["idle"]["details"]["load"]["share"] < 0.1
     assert "generator-saturated" not in found["idle"]["marks"]
+
+
+def test_what_is_printed_on_standard_error_is_told_apart(tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo rate 3 >&2; echo rate 9"]
+    keys = {"command": command, "ready": "exit"}
+    paths = [
+        write_workload(tmp_path, "out", keys),
+        write_workload(tmp_path, "err", keys, 'stream = "errors"\n'),
+    ]
+    found = {each["workload"]: figures_of(each) for each in run(tmp_path, ["namespace"], paths)}
+    rates = [found[name]["efficiency.throughput", ""] for name in ("out", "err")]
+    assert rates == [9.0, 3.0]
 
 
 def test_a_generator_that_is_not_installed_ends_the_run_before_it_begins(tmp_path: Path) -> None:

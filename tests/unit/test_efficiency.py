@@ -13,7 +13,9 @@ from harness.drivers.base import InstanceSpec
 from harness.errors import TrialError
 from harness.model import Measurement, Outcome
 from harness.probes.endings import explain_end, find_guest_kill
+from harness.runner import Notes
 from harness.store import Store, write_samples
+from harness.workloads import read_workload
 from tests.unit.fakes import SPEC
 from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes
 
@@ -93,6 +95,7 @@ def test_no_figure_of_the_area_is_a_headline(tmp_path: Path) -> None:
     (page,) = render_report(results.folder, ("md",))
     answer, _, rest = page.read_text().partition("## Startup")
     assert "## Efficiency" in rest and "k/s" not in answer
+    assert "no guest clock is used, but for what a tool says of its work" in rest
 
 
 def test_a_run_without_figures_says_nothing_of_them(tmp_path: Path) -> None:
@@ -127,6 +130,15 @@ def test_work_that_a_limit_ended_is_an_outcome_of_its_own(
     table = build_efficiency(build_run(tmp_path / "r", fail, plan=plan))
     assert table is not None
     assert find_row(table, "namespace", "–")[2] == (text, "so it is")
+
+
+def test_a_mark_that_the_work_brings_about_is_kept_as_a_detail() -> None:
+    notes = Notes(marks=["throttled", "outside-load", "throttled"])
+    notes.drop_marks(read_workload("sysbench-cpu", folder=Path(), timeout=1).brought)
+    assert (notes.marks, notes.details) == (["outside-load"], {"brought": ["throttled"]})
+    notes = Notes(marks=["throttled"])
+    notes.drop_marks(read_workload("noop", folder=Path(), timeout=1).brought)
+    assert (notes.marks, notes.details) == (["throttled"], {})
 
 
 # ---- what ended it -----------------------------------------------------------------------------
