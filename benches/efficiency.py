@@ -1,4 +1,4 @@
-"""`python -m benches.efficiency [ROUNDS]`: tools through the harness and by hand, in one instance.
+"""`python -m benches.efficiency [ROUNDS [PLATFORM…]]`: tools through the harness and by hand.
 
 An instance waits beside a small server that runs what it is asked to. In one half of the rounds the
 harness's workload runs first and the same command line by hand after it, in the other half the
@@ -7,9 +7,8 @@ other way round; each pair shares the instance, its limits and the state of the 
 
 import contextlib
 import socket
-import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,7 +116,7 @@ def _connect(instance: Instance) -> Iterator[socket.socket]:
         yield server
 
 
-def measure_efficiency(rounds: int = 10) -> Samples:
+def measure_efficiency(rounds: int = 10, platforms: Sequence[str] = PLATFORMS) -> Samples:
     """Figures by ``PLATFORM.TOOL`` and, by hand in the same instance, ``PLATFORM.TOOL.total``."""
     image = require_image("bench", print)
     kernel = require_guest_kernel(print)
@@ -128,7 +127,7 @@ def measure_efficiency(rounds: int = 10) -> Samples:
         scratch.mkdir(parents=True)
         toolbox = Toolbox(starter=starter, kernel=kernel, scratch=scratch, run_id=run_id)
         measures: dict[str, Measure] = {}
-        for platform in PLATFORMS:
+        for platform in platforms:
             driver = load_driver(platform, toolbox)
             for tool, read in TOOLS.items():
                 found = read_workload(tool, folder=Path(), timeout=_TIMEOUT_S)
@@ -142,21 +141,31 @@ def measure_efficiency(rounds: int = 10) -> Samples:
     return run_interleaved(build, rounds)
 
 
-def main(rounds: int) -> None:
-    samples = measure_efficiency(rounds)
-    for platform in PLATFORMS:
+def main(rounds: int, platforms: Sequence[str]) -> None:
+    samples = measure_efficiency(rounds, platforms)
+    for platform in platforms:
         for tool in TOOLS:
             pairs = zip(
                 samples[f"{platform}.{tool}"], samples[f"{platform}.{tool}.total"], strict=True
             )
-            ratios = sorted(one / other for one, other in pairs)
-            middle = statistics.median(ratios)
-            said = "within" if abs(middle - 1) <= LIMIT else "BEYOND"
-            print(
-                f"{platform} {tool}: harness to by hand {middle:.4f} × "
-                f"({ratios[0]:.4f}–{ratios[-1]:.4f}, {len(ratios)} pairs), {said} {LIMIT:.0%}"
-            )
+            print(f"{platform} {tool}: {describe([one / other for one, other in pairs])}")
+
+
+def describe(ratios: Sequence[float]) -> str:
+    """The median with its 95 % interval, and whether that lies within the limit as a whole."""
+    from numpy import arange, exp, log, zeros
+
+    from harness.analysis.statistics import summarise_groups
+
+    count = len(ratios)
+    found = summarise_groups(log(ratios), zeros(count, dtype=int), 1, arange(count))
+    middle, low, high = (float(exp(each[0])) for each in (found.median, found.low, found.high))
+    within = low >= 1 - LIMIT and high <= 1 + LIMIT
+    beyond = high < 1 - LIMIT or low > 1 + LIMIT
+    said = "within" if within else "BEYOND" if beyond else "too noisy to tell from"
+    text = f"harness to by hand {middle:.4f} × ({low:.4f}–{high:.4f}, {count} pairs)"
+    return f"{text}, {said} {LIMIT:.0%}"
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:] or PLATFORMS)
