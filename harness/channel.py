@@ -61,6 +61,10 @@ class Channel:
     """When the program that is the instance ended, on the one clock."""
     heard: Callable[[bytes], None] = lambda _: None
     """Told what the workload prints, as it arrives."""
+    reached: Callable[[str], None] = lambda _: None
+    """Told of each milestone when it is known."""
+    streams: dict[str, bytearray] = field(default_factory=dict)
+    """The workload's output by its number, 1 or 2; ``output`` has both, as they came."""
 
     def wait_for(self, milestone: str, deadline: int) -> None:
         """Wait until ``milestone`` is known; TrialError at the deadline or if it cannot be."""
@@ -135,6 +139,7 @@ class Channel:
         name = _MILESTONE_LINES.get((event.source, word))
         if name is not None and (word in ("created", "alive") or not rest):
             self.milestones.setdefault(name, event.stamp)
+            self.reached(name)
         if event.source == "launch" and word == "request":
             self.milestones["request"] = event.stamp
         if event.source == "launch" and word in ("running", "created") and rest:
@@ -142,6 +147,8 @@ class Channel:
         if event.source == "output":
             if event.text != _REPORT:
                 self.heard(event.data)
+                stream = self.streams.setdefault(event.text, bytearray())
+                stream += event.data[: max(0, _OUTPUT_KEPT - len(stream))]
             kept = self.report if event.text == _REPORT else self.output
             kept += event.data[: max(0, self.kept - len(kept))]
         if event.source == "channel" and word == "exit":

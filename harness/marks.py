@@ -112,6 +112,18 @@ _MARKS = (
         "read its console's log",
     ),
     Mark(
+        "generator-saturated",
+        "The load generator used over 90 % of the CPUs that it may use: it may have been the limit",
+        "give it more threads, such as wrk's `-t2`, and say `load_threads = 2`; or more CPUs",
+        "give the load generator more threads",
+    ),
+    Mark(
+        "tool-clock",
+        "The tool said that its work took longer than the host saw it run: its clock is another",
+        "do not use its figures; a guest's clock may drift, above all an emulated one's",
+        "the tool's clock is off",
+    ),
+    Mark(
         "left-behind",
         "Something of the instance could not be removed after it",
         "look at the trial's details in the journal; `python -m harness clean` tries again",

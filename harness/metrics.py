@@ -9,8 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["s", "B", "count"]
-Area = Literal["startup", "memory", "disk", "portability", "rebuild", "channel", "isolation"]
+Unit = Literal["s", "B", "count", "1/s", "B/s"]
+Area = Literal[
+    "startup", "memory", "disk", "portability", "rebuild", "efficiency", "channel", "isolation"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,41 @@ _TABLE = (
            "HOG/p50 and HOG/p99, with `before` and `after` for nothing beside it",
            "one echo each 2 ms, stamped by the host; those that a slow answer kept back are "
            "counted with what they would have waited"),
+    Metric("efficiency.throughput", "efficiency", "1/s", False, False,
+           "Pieces of work a second; phase: what is counted, where a workload has several",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.bandwidth", "efficiency", "B/s", False, False,
+           "Bytes a second; phase: what is counted, where a workload has several",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.latency_mean", "efficiency", "s", True, False,
+           "Mean time that one piece of work takes",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.latency_p50", "efficiency", "s", True, False,
+           "Median time that one piece of work takes",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.latency_p95", "efficiency", "s", True, False,
+           "95th percentile of the time that one piece of work takes",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.latency_p99", "efficiency", "s", True, False,
+           "99th percentile of the time that one piece of work takes",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.latency_p999", "efficiency", "s", True, False,
+           "99.9th percentile of the time that one piece of work takes",
+           "as the tool or the load generator prints it, by its own clock"),
+    Metric("efficiency.duration", "efficiency", "s", None, False,
+           "How long the work took; phase `tool`: as the tool says it",
+           "host CLOCK_MONOTONIC: from `exec` (from `ready`, where that comes before the work) to "
+           "the workload's end, or the load generator's whole run"),
+    Metric("efficiency.cpu", "efficiency", "s", True, False,
+           "Host CPU time that all that serves the instance used during the work",
+           "the account of startup.cpu, read before and after the work"),
+    Metric("efficiency.per_cpu_second", "efficiency", "1/s", False, False,
+           "Pieces of work for each second of host CPU time: efficiency.throughput × "
+           "efficiency.duration ÷ efficiency.cpu, with the tool's duration where it says it",
+           "the tool's figure over the host's account"),
+    Metric("efficiency.bytes_per_cpu_second", "efficiency", "B/s", False, False,
+           "The same of efficiency.bandwidth",
+           "the tool's figure over the host's account"),
     Metric("channel.round_trip", "channel", "s", None, False,
            "Median round trip of one byte between host and agent; half of it is the measurement "
            "error of a milestone, and is never subtracted",

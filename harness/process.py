@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -70,6 +71,51 @@ def run_command(
     if check and process.returncode != 0:
         raise HostError(_describe_failure(words[0], process.returncode, stderr or stdout))
     return Completed(stdout, stderr, process.returncode)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A command that was watched: seconds until its end and CPU seconds, children's included."""
+
+    returncode: int
+    seconds: float
+    cpu: float
+
+
+def run_timed(argv: Sequence[str], *, timeout: float, output: Path, errors: Path) -> Timed:
+    """Run ``argv`` to its end with its words in two files, and read what it used (wait4(2)).
+
+    It has a process group of its own that is killed at ``timeout`` seconds. Raises HostError if
+    the program is missing or takes too long.
+    """
+    try:
+        with output.open("wb") as out, errors.open("wb") as err:
+            begun = time.monotonic()
+            process = subprocess.Popen(
+                list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, process_group=0
+            )
+    except FileNotFoundError:
+        raise HostError(f"{argv[0]} is not installed") from None
+    except OSError as error:
+        raise HostError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    try:
+        in_time = _wait_end(process.pid, timeout)
+        seconds = time.monotonic() - begun
+    finally:
+        kill_group(process.pid)  # what it left behind too
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if not in_time:
+        raise HostError(f"{argv[0]} did not end within {timeout:g} s")
+    return Timed(process.returncode, seconds, used.ru_utime + used.ru_stime)
+
+
+def _wait_end(pid: int, seconds: float) -> bool:
+    handle = os.pidfd_open(pid)
+    try:
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)
 
 
 def kill_group(group: int) -> None:

@@ -10,7 +10,7 @@ import errno
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +29,9 @@ from harness.model import (
 )
 from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, page_cache, panic, request
-from harness.probes.cpu import open_account
+from harness.probes.cpu import CpuAccount, open_account
+from harness.probes.efficiency import WorkMeter
+from harness.probes.endings import explain_end
 from harness.starter import read_clock
 from harness.variants import parse_variant
 
@@ -79,6 +81,13 @@ class Notes:
     details: dict[str, object] = field(default_factory=dict)
     accelerator: str = NO_ACCELERATOR
 
+    def drop_marks(self, brought: Collection[str]) -> None:
+        """Take away the marks that the work itself brings about; the details still have them."""
+        found = [mark for mark in dict.fromkeys(self.marks) if mark in brought]
+        self.marks = [mark for mark in self.marks if mark not in brought]
+        if found:
+            self.details["brought"] = found
+
 
 def run_schedule(schedule: Iterable[ScheduledTrial], bench: Bench) -> Iterator[Outcome]:
     """Yield the outcome of each trial as it ends."""
@@ -108,6 +117,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         )
     finally:
         shutil.rmtree(trial.spec.folder, ignore_errors=True)
+    notes.drop_marks(trial.workload.brought)
     return replace(
         outcome,
         accelerator=notes.accelerator,
@@ -242,19 +252,39 @@ class _Trial:
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
                 self.notes.marks.append("emulated")
-            marks = disk.Marks(instance.files)
-            instance.listen(marks.take)
-            instance.wait_ready()
-            cpu = account.read(instance)
-            self._request_response(instance)
-            self.bench.sleep(self.bench.settle)
-            self.notes.measurements += build_start_rows(instance.milestones, cpu)
-            self.notes.measurements += [*self._read_settled(instance, available), *marks.rows]
+            meter = WorkMeter(self.workload, instance, account, self.spec)
+            meter.watch()
+            try:
+                self._read_instance(instance, account, available, meter)
+            except TrialError as error:
+                raise self._explain(error, late=meter.is_late()) from error
             self.notes.details.update(instance.read_evidence())
             self.used = disk.read_used(self.spec.folder) if instance.files() is not None else None
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
             self.ends = instance.ends
+
+    def _read_instance(
+        self, instance: Instance, account: CpuAccount, available: int, meter: WorkMeter
+    ) -> None:
+        marks = disk.Marks(instance.files)
+        instance.listen(marks.take)
+        instance.wait_ready()
+        cpu = account.read(instance)
+        self._request_response(instance)
+        self.bench.sleep(self.bench.settle)
+        self.notes.measurements += build_start_rows(instance.milestones, cpu)
+        self.notes.measurements += [*self._read_settled(instance, available), *marks.rows]
+        self.notes.measurements += meter.measure()
+        self.notes.marks += meter.marks
+        self.notes.details.update(meter.details)
+
+    def _explain(self, error: TrialError, *, late: bool) -> TrialError:
+        """The failure in the words of what ended the workload: a limit is an outcome of its own."""
+        ending = explain_end(error, self.spec, self.driver.kind, late=late)
+        if ending.by:
+            self.notes.details["ended_by"] = ending.by
+        return ending.error
 
     def _request_response(self, instance: Instance) -> None:
         """Send the workload's request at once after ``ready``; the answer is a milestone."""

@@ -24,6 +24,7 @@ from harness.images.model import GuestKernel, Image
 from harness.images.pack import EXTRA_PATHS
 from harness.images.programs import build_programs
 from harness.launch import require_launches
+from harness.load import require_generators
 from harness.minimum import list_exempt
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
 from harness.moves.series import list_unmovable
@@ -122,6 +123,7 @@ def prepare(order: Order, say: Callable[[str], None]) -> int:
 
 def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
     """Build whatever the plan needs and the cache has not; needs the host's network."""
+    require_generators(plan.workloads)
     build_programs()
     images: dict[str, Image] = {}
     for name in sorted({workload.image for workload in plan.workloads}):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import isolation, rebuild
+from harness.analysis import efficiency, isolation, rebuild
 from harness.analysis.aggregate import LEAST_BLOCKS
 from harness.analysis.quantiles import find_quantile_refusal
 from harness.analysis.ratios import THRESHOLD
@@ -55,7 +55,7 @@ def build_method(results: Results) -> list[str]:
     }
     sentences = [
         "All times are the host's CLOCK_MONOTONIC, stamped when a milestone's line arrives; no "
-        "guest clock is used.",
+        f"guest clock is used{efficiency.describe_clocks(results)}.",
         "Every platform runs the same root file system and the same first process, and the same "
         "condition decides when the workload is ready.",
         *_describe_parity(results),

@@ -66,6 +66,8 @@ def _find_scale(value: float, unit: str) -> tuple[float, str]:
     scales = {
         "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
         "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+        "1/s": ((1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")),
+        "B/s": ((2.0**30, "GiB/s"), (2.0**20, "MiB/s"), (2.0**10, "KiB/s"), (1.0, "B/s")),
     }.get(unit, ((1.0, unit),))
     if value == 0:
         return next(scale for scale in scales if scale[0] == 1.0)

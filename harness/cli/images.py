@@ -21,11 +21,11 @@ def images() -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--force", is_flag=True, help="Build again what is up to date.")
 def build(names: tuple[str, ...], force: bool) -> None:
-    """Build images from Debian's packages; without names, all but those of the base ladder."""
+    """Build images from Debian's packages; without names, tiny, slim, python."""
     from harness.images.catalog import build_image
-    from harness.images.recipes import LADDER, RECIPES
+    from harness.images.recipes import ON_REQUEST, RECIPES
 
-    for name in names or tuple(each for each in RECIPES if each not in LADDER):
+    for name in names or tuple(each for each in RECIPES if each not in ON_REQUEST):
         image = build_image(name, say, force=force)
         click.echo(f"{image.name}  {image.digest}")
 

@@ -268,6 +268,35 @@ _LADDER = (
     _with_app(_DEBIAN, "pyapp-debian", "the Python application on Debian's standard system"),
 )
 
+# ---- what running work costs: tools that print a figure, and services that are loaded ------------
+
+# Installing PostgreSQL makes a database with a number of its own: no two builds would be the same.
+_DATABASES = ("etc/postgresql/*", "etc/ssl/certs/ssl-cert-snakeoil.pem",
+              "etc/ssl/certs/????????.?", "etc/ssl/private/*", "var/lib/postgresql/*")  # fmt: skip
+
+
+def _with_packages(name: str, summary: str, space: int, *packages: str) -> Recipe:
+    return replace(
+        _SLIM, name=name, summary=summary, space=space, packages=(*_SLIM.packages, *packages)
+    )
+
+
+_EFFICIENCY = (
+    _with_packages(
+        "bench",
+        "slim plus sysbench, openssl, stress-ng, fio, iperf3 and python3",
+        1200 << 20,
+        *("sysbench", "openssl", "stress-ng", "fio", "iperf3", "python3"),
+    ),
+    _with_packages(
+        "services", "slim plus nginx and Redis", 800 << 20, "nginx-light", "redis-server"
+    ),
+    replace(
+        _with_packages("postgres", "slim plus PostgreSQL", 1800 << 20, "postgresql"),
+        drop=(*_SLIM.drop, *_DATABASES),
+    ),
+)
+
 _TABLE = (
     _TINY,
     _SLIM,
@@ -279,8 +308,12 @@ _TABLE = (
         packages=(*_SLIM.packages, "python3"),
     ),
     *_LADDER,
+    *_EFFICIENCY,
 )
 
 RECIPES = {recipe.name: recipe for recipe in _TABLE}
 LADDER = frozenset(recipe.name for recipe in _LADDER)
 """Those that compare base images; the largest takes minutes to build."""
+
+ON_REQUEST = LADDER | {recipe.name for recipe in _EFFICIENCY}
+"""Those that are built only where a plan, or a user, asks for them by name."""

@@ -7,87 +7,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UnsetType
 
 from harness.drivers import PLATFORMS
 from harness.errors import InputError
+from harness.figures import AREA, DURATION, Figure, Stream, find_fault, list_names
 from harness.inputs import Origin, build_error, convert_keys, read_toml, suggest
+from harness.marks import MARKS
 from harness.probes.request import parse_request
 from harness.units import parse_duration
+from harness.workloads.keys import FigureKeys as FigureKeys
+from harness.workloads.keys import WorkloadKeys as WorkloadKeys
 
 FOLDER = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """Names of workloads become parts of file names, `pyperf/PLATFORM.WORKLOAD.json`."""
 
-
-class WorkloadKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a workload file."""
-
-    name: Annotated[
-        str, Meta(description="What the workload is called in results and plots", examples=["mine"])
-    ]
-    description: Annotated[
-        str, Meta(description="One line for `list workloads`", examples=["starts my service"])
-    ] = ""
-    image: Annotated[str, Meta(description="The image that the command runs in", examples=["tiny"])]
-    command: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)] | UnsetType,
-        Meta(
-            description="The command and its arguments; no shell unless it says so. Default: the "
-            "imported image's own, entry point and command",
-            examples=[["sh", "-c", "echo up"]],
-        ),
-    ] = UNSET
-    ready: Annotated[
-        str,
-        Meta(
-            description="When it is ready: `exit` (ended with 0), `output:TEXT` (printed TEXT) "
-            "or `tcp:PORT` (the port accepts)",
-            examples=["output:up"],
-        ),
-    ]
-    request: Annotated[
-        str | None,
-        Meta(
-            description="A GET from the host once it is ready; its first answer is `response`",
-            examples=["http://:8080/"],
-        ),
-    ] = None
-    timeout: Annotated[
-        str | None,
-        Meta(description="The longest wait for `ready`; default: the plan's", examples=["60s"]),
-    ] = None
-    environment: Annotated[
-        dict[str, str],
-        Meta(
-            description="Environment variables of the command; they win over the imported image's",
-            examples=[{"LANG": "C"}],
-        ),
-    ] = {}
-    directory: Annotated[
-        str | None,
-        Meta(
-            description="Working directory of the command. Default: the imported image's own, "
-            "else `/`",
-            examples=["/srv"],
-        ),
-    ] = None
-    user: Annotated[
-        str | None,
-        Meta(
-            description="Whom the command runs as: `name`, `uid`, `name:group` or `uid:gid`, as "
-            "the image's own /etc/passwd and /etc/group have them. Default: the imported image's "
-            "own, else root",
-            examples=["www-data"],
-        ),
-    ] = None
-    skip: Annotated[
-        tuple[str, ...],
-        Meta(description="Platforms that it is not run on", examples=[["process"]]),
-    ] = ()
+FIGURE_EXAMPLE = (
+    'write [[figures]] and below it name = "throughput", unit = "1/s", regex = "did (.+) a second"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +48,26 @@ class Workload:
     source: str = ""
     directory: str | None = None
     user: str | None = None
+    load: tuple[str, ...] = ()
+    load_threads: int = 1
+    figures: tuple[Figure, ...] = ()
+    brings: tuple[str, ...] = ()
+
+    @property
+    def brought(self) -> frozenset[str]:
+        """The marks that its work itself brings about."""
+        return frozenset((*self.brings, *(("throttled",) if self.figures else ())))
 
     @property
     def network(self) -> bool:
         """Whether its instances need an address on the lab's bridge."""
-        return self.request is not None or self.ready.startswith("tcp:")
+        return self.request is not None or self.ready.startswith("tcp:") or bool(self.load)
+
+    @property
+    def port(self) -> str | None:
+        """The port whose accepting makes it ready."""
+        kind, _, value = self.ready.partition(":")
+        return value if kind == "tcp" else None
 
 
 class UnknownWorkloadError(InputError):
@@ -148,12 +102,18 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
         source = Path(source).name
     keys = convert_keys(document, WorkloadKeys, {}, source)
     for key, reason in _find_faults(keys):
-        raise build_error(WorkloadKeys, key, Origin(source), reason)
+        hint = FIGURE_EXAMPLE if key == "figures" else None
+        raise build_error(WorkloadKeys, key, Origin(source), reason, hint)
     for platform in keys.skip:
         if platform not in PLATFORMS:
             reason = f"unknown platform {platform!r}"
             hint = suggest(platform, PLATFORMS, "platforms")
             raise build_error(WorkloadKeys, "skip", Origin(source), reason, hint)
+    for mark in keys.brings:
+        if mark not in MARKS:
+            hint = suggest(mark, MARKS, "marks")
+            reason = f"unknown mark {mark!r}"
+            raise build_error(WorkloadKeys, "brings", Origin(source), reason, hint)
     return Workload(
         name=keys.name,
         image=keys.image,
@@ -167,6 +127,27 @@ def parse_workload(document: dict[str, object], source: str, timeout: float) -> 
         source=source,
         directory=keys.directory,
         user=keys.user,
+        load=keys.load,
+        load_threads=keys.load_threads,
+        figures=build_figures(keys),
+        brings=keys.brings,
+    )
+
+
+def build_figures(keys: WorkloadKeys) -> tuple[Figure, ...]:
+    """The figures of a workload as they are read; their names are not checked here."""
+    usual: Stream = "load" if keys.load else "output"
+    return tuple(
+        Figure(
+            metric=AREA + each.name,
+            unit=each.unit,
+            stream=usual if isinstance(each.stream, UnsetType) else each.stream,
+            phase="tool" if each.name == DURATION else each.of,
+            json=each.json,
+            csv=each.csv,
+            regex=each.regex,
+        )
+        for each in keys.figures
     )
 
 
@@ -192,7 +173,39 @@ def _find_faults(keys: WorkloadKeys) -> Sequence[tuple[str, str]]:
     for name, value in keys.environment.items():
         if not name or "=" in name or "\0" in name + value:
             faults.append(("environment", f"{name!r} is no environment variable"))
+    if keys.load and (reason := _find_load_fault(keys)):
+        faults.append(("load", reason))
+    if reason := _find_figure_fault(keys):
+        faults.append(("figures", reason))
     return faults
+
+
+def _find_load_fault(keys: WorkloadKeys) -> str | None:
+    if keys.ready == "exit":
+        return 'nothing can be loaded: with ready = "exit" the workload has ended'
+    if not keys.load[0] or any("\0" in word for word in keys.load):
+        return "the command is empty or has a NUL byte"
+    if any("{port}" in word for word in keys.load) and not keys.ready.startswith("tcp:"):
+        return "`{port}` is that of a ready condition tcp:PORT, and there is none"
+    return None if keys.figures else "nothing of it is read: there are no `figures`"
+
+
+def _find_figure_fault(keys: WorkloadKeys) -> str | None:
+    """What is wrong with the first figure that could never be read."""
+    known = list_names()
+    seen: set[tuple[str, str]] = set()
+    for place, figure in enumerate(build_figures(keys), 1):
+        name = figure.metric.removeprefix(AREA)
+        if name not in known:
+            return f"{name!r} of number {place} is no figure: {suggest(name, known, 'figures')}"
+        if fault := find_fault(figure):
+            return f"{fault[0]} of number {place}: {fault[1]}"
+        if figure.stream.startswith("load") and not keys.load:
+            return f"stream of number {place}: there is no `load` that could print it"
+        if (figure.metric, figure.phase) in seen:
+            return f"number {place} is another {name}: say what each is `of`"
+        seen.add((figure.metric, figure.phase))
+    return None
 
 
 def find_ready_fault(ready: str) -> str | None:

@@ -58,7 +58,7 @@ DOORS = {
     "libvirt": ("harness.drivers.libvirt_*",),
     "lxml": ("harness.drivers.domain_xml", "harness.drivers.libvirt_pool"),
     "matplotlib": ("harness.analysis.plots*",),
-    "msgspec": ("harness.inputs", "harness.plan*", "harness.workloads", "harness.store*"),
+    "msgspec": ("harness.inputs", "harness.plan*", "harness.workloads*", "harness.store*"),
     "numpy": ("harness.analysis*",),
     "pandas": ("harness.analysis*",),
     "psutil": ("harness.host", "harness.probes*"),

@@ -297,7 +297,12 @@ def test_only_a_workload_with_a_port_needs_a_network() -> None:
     workloads = [read_workload(name, folder=Path(), timeout=60) for name in list_workloads()]
     assert [workload.name for workload in workloads if workload.network] == [
         "httpd",
+        "iperf3",
+        "nginx",
+        "postgres",
         "pyapp",
+        "redis",
+        "redis-ping",
         "webserver",
     ]
 

@@ -20,7 +20,7 @@ from harness.inputs import find_meta, format_toml
 from harness.marks import MARKS
 from harness.metrics import METRICS, PHASE_WORDS
 from harness.plan_file import PlanKeys, VariantKeys
-from harness.workloads import WorkloadKeys, list_workloads, read_workload
+from harness.workloads import FigureKeys, WorkloadKeys, list_workloads, read_workload
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 TOML_WORDS = {int: "integer", str: "string", bool: "boolean"}
@@ -36,6 +36,10 @@ def build_variant_table() -> str:
 
 def build_workload_table() -> str:
     return build_keys_table(WorkloadKeys)
+
+
+def build_figure_table() -> str:
+    return build_keys_table(FigureKeys)
 
 
 def build_keys_table(kind: type[msgspec.Struct]) -> str:
@@ -173,6 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "plan": build_plan_table,
     "variant": build_variant_table,
     "workload": build_workload_table,
+    "figure": build_figure_table,
     "commands": build_commands_table,
     "platforms": build_platforms_table,
     "workloads": build_workloads_table,
@@ -202,7 +207,7 @@ def test_every_table_of_the_page_is_held_against_the_code() -> None:
     assert set(re.findall(r"<!-- table: (\S+) -->", PAGE.read_text())) == set(TABLES)
 
 
-@pytest.mark.parametrize("kind", [PlanKeys, WorkloadKeys])
+@pytest.mark.parametrize("kind", [PlanKeys, WorkloadKeys, FigureKeys])
 def test_every_key_has_a_description_and_an_example_for_its_errors(
     kind: type[msgspec.Struct],
 ) -> None:

@@ -8,6 +8,7 @@ from harness.analysis import (
     break_even,
     certainty,
     crowd,
+    efficiency,
     ladder,
     machines,
     method,
@@ -155,6 +156,13 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     figure = next(iter(drawings.get("rebuild", ())), None)
     further = [
         _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
+        _build_extra(
+            "efficiency",
+            "Efficiency",
+            efficiency.LEAD,
+            None,
+            efficiency.build_efficiency(results),
+        ),
         _build_extra(
             "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
         ),
