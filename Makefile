@@ -14,8 +14,10 @@ help:
 run: setup
 	@$(PYTHON_ENV) -m harness run $(if $(findstring --resume,$(RUN)),,--start-engines) $(RUN)
 
+# Unit tests run on two CPUs; what starts instances runs alone, or it would disturb itself.
 test: setup-test lint
-	$(PYTHON_ENV) -m pytest
+	$(PYTHON_ENV) -m pytest tests/unit --numprocesses 2 --dist loadfile
+	$(PYTHON_ENV) -m pytest tests/integration
 
 lint: setup-test
 	$(PYTHON_ENV) -m ruff check harness tests benches
