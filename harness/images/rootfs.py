@@ -22,7 +22,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros."""
+    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros.
+
+    As with spans, the same pieces are hard links of one file; one that is all hole has an empty
+    piece at its end, which tells it from others.
+    """
 
     pieces: tuple[tuple[int, Span], ...]
     size: int

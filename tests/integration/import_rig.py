@@ -143,6 +143,8 @@ def torture(small: int) -> list[Member]:
         member("nothing"),
         member("/".join(f"d{number}" for number in range(60)) + "/deep", b"d"),
         build_sparse("sparse", 20 << 20, b"in the middle", 64 << 20),
+        build_sparse("hole-one", 0, b"", 8 << 20, mode=0o600, uid=11, gid=12),
+        build_sparse("hole-two", 0, b"", 8 << 20, mode=0o644, uid=21, gid=22),
         *(member(name, b"gone") for name in REMOVED),
     ]
     entries += [member(f"many/{number % 300}/{number}", b"%d\n" % number * (number % 40),
@@ -163,12 +165,14 @@ def remove() -> list[Member]:
     ]
 
 
-def build_sparse(name: str, position: int, data: bytes, size: int) -> Member:
+def build_sparse(name: str, position: int, data: bytes, size: int, **more: Any) -> Member:
     """A file of ``size`` bytes with data in one place, as GNU tar writes it (PAX, sparse 1.0)."""
     spans = [(position, len(data)), (size, 0)]
     numbers = [len(spans), *(number for span in spans for number in span)]
     where = "".join(f"{number}\n" for number in numbers).encode()
-    info, content = member(f"GNUSparseFile.0/{name}", where + bytes(-len(where) % 512) + data)
+    info, content = member(
+        f"GNUSparseFile.0/{name}", where + bytes(-len(where) % 512) + data, **more
+    )
     info.pax_headers = {
         "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
         "GNU.sparse.name": name, "GNU.sparse.realsize": str(size),
