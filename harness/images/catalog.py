@@ -14,6 +14,7 @@ from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
 from harness.images.facts import count_facts
 from harness.images.importer import read_source
+from harness.images.importer_layers import make_directory
 from harness.images.importer_unpack import LIMIT
 from harness.images.model import Image, ImageConfig
 from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
@@ -101,10 +102,9 @@ def import_image(source: str, name: str, progress: Progress, limit: int = LIMIT)
         found = read_source(source, folder, limit)
         for note in found.notes:
             progress(f"{name}: {note}")
-        directory = found.config.directory.strip("/") if found.config else ""
-        tree = finish_tree(found.tree, agent, directory=directory)
+        tree, config = _finish_import(found.tree, found.config, agent, source)
         inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": source}
-        return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=found.config)
+        return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=config)
 
 
 def find_imported(source: str) -> Image | None:
@@ -161,9 +161,23 @@ def _pack_again(record: store.Record, progress: Progress) -> Image:
     """An imported image with the present agent, from its own tree: its source may be gone."""
     image, agent = record.image, build_programs().agent
     with start_work(store.images_dir() / image.name, progress) as folder:
-        tree = finish_tree(read_source(str(image.tree), folder, _NO_LIMIT).tree, agent)
+        found = read_source(str(image.tree), folder, _NO_LIMIT).tree
+        tree, config = _finish_import(found, image.config, agent, image.name)
         inputs = {**record.inputs, "agent": digest_file(agent), "layout": _LAYOUT_VERSION}
-        return _pack(image.name, store.IMPORT, inputs, tree, folder, progress, config=image.config)
+        return _pack(image.name, store.IMPORT, inputs, tree, folder, progress, config=config)
+
+
+def _finish_import(
+    tree: Tree, config: ImageConfig | None, agent: Path, source: str
+) -> tuple[Tree, ImageConfig | None]:
+    """The whole tree with its working directory, which engines make too, and where that is."""
+    full = finish_tree(tree, agent)
+    if config is None:
+        return full, None
+    try:
+        return full, replace(config, directory=make_directory(full, config.directory))
+    except InputError as error:
+        raise InputError(f"{source}: {error.message}", hint=error.hint) from None
 
 
 def _pack(

@@ -253,6 +253,34 @@ def test_an_absolute_link_stays_within_the_root(own_cache: Path, tmp_path: Path)
     assert not Path("/etc/inside").exists()
 
 
+LINKED = [
+    member("run", kind=FOLDER, mode=0o755),
+    member("var/run", kind=SYMLINK, linkname="/run"),
+    member("etc/file", b""),
+]
+
+
+@pytest.mark.parametrize(
+    ("directory", "found"),
+    [("/srv//app/", "/srv/app"), ("/var/run/app", "/run/app"), ("/../../etc/../x", "/x")],
+)
+def test_the_working_directory_is_where_it_leads(
+    directory: str, found: str, own_cache: Path, tmp_path: Path
+) -> None:
+    config = {"WorkingDir": directory, "Cmd": ["true"]}
+    layout = write_image(tmp_path / "layout", [build_tar(LINKED)], config)
+    image = import_image(str(layout), "where", say_nothing)
+    assert (image.tree / found[1:]).is_dir()
+    assert build_launch(Workload("w", "where", (), "exit", 9.0), image).directory == found
+    assert (image.tree / "var/run").is_symlink()
+
+
+def test_a_working_directory_below_a_file_is_refused(own_cache: Path, tmp_path: Path) -> None:
+    config = {"WorkingDir": "/etc/file/x"}
+    layout = write_image(tmp_path / "layout", [build_tar(LINKED)], config)
+    assert_refused(layout, own_cache, "WorkingDir '/etc/file/x'")
+
+
 def cut(layout: Path) -> None:
     blob = find_layer(layout)
     blob.write_bytes(blob.read_bytes()[:-100])

@@ -11,7 +11,7 @@ import pytest
 from harness.errors import HostError, InputError
 from harness.images.archive import write_tar
 from harness.images.importer import fetch_layout, read_source
-from harness.images.importer_layers import apply_layer, resolve_path
+from harness.images.importer_layers import apply_layer, make_directory, resolve_path
 from harness.images.importer_unpack import Budget, decompress
 from harness.images.oci import write_layout
 from harness.images.rootfs import Entry, build_file, build_folder, build_symlink
@@ -72,6 +72,56 @@ def test_a_circle_of_links_is_refused() -> None:
     tree = build_tree(build_symlink("a", "b"), build_symlink("b", "a"))
     with pytest.raises(InputError, match="circle"):
         resolve_path(tree, "a/x")
+
+
+@pytest.mark.parametrize(
+    ("directory", "found"),
+    [
+        ("/", "/"),
+        ("/srv//app/", "/srv/app"),
+        ("srv/app", "/srv/app"),
+        ("//srv/app", "/srv/app"),
+        ("/../../etc/../x", "/x"),
+        ("/var/run/app", "/run/app"),
+        ("/var/run", "/run"),
+        ("/var/run/link", "/etc/deep"),
+        ("/etc/new", "/etc/new"),
+    ],
+)
+def test_a_working_directory_is_one_folder_wherever_links_lead(directory: str, found: str) -> None:
+    tree = build_tree(
+        build_folder("etc"),
+        build_folder("var"),
+        build_symlink("var/run", "/run"),
+        build_symlink("run/link", "../etc/deep"),
+    )
+    assert make_directory(tree, directory) == found
+    assert all(path.strip("/") == path and entry.path == path for path, entry in tree.items())
+    assert found == "/" or tree[found[1:]].is_folder
+    assert make_directory(tree, found) == found
+
+
+@pytest.mark.parametrize(
+    ("directory", "reason"),
+    [
+        ("/etc/file", "is no folder"),
+        ("/etc/file/x/y", "is no folder"),
+        ("/through", "is no folder"),
+        ("/loop/x", "circle"),
+        ("/loop", "circle"),
+        ("/up", "out of the root"),
+    ],
+)
+def test_a_working_directory_that_cannot_be_is_refused(directory: str, reason: str) -> None:
+    tree = build_tree(
+        build_folder("etc"),
+        build_file("etc/file", b""),
+        build_symlink("through", "etc/file"),
+        build_symlink("loop", "loop"),
+        build_symlink("up", "../.."),
+    )
+    with pytest.raises(InputError, match=f"^WorkingDir '{directory}'.*{reason}"):
+        make_directory(tree, directory)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, bytes])
