@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -28,6 +29,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LAYOUT_VERSION = "1"
 """Raised whenever the same recipe must give other bytes: it makes cached images out of date."""
 
+
+_PATH_TRANSPORTS = ("oci", "oci-archive", "docker-archive", "dir")
+"""Transports of references that name a path of this host (containers-transports(5))."""
 
 _NO_LIMIT = 1 << 60
 _IDLE_KEYS = ("summary", "space")
@@ -103,14 +107,26 @@ def import_image(source: str, name: str, progress: Progress, limit: int = LIMIT)
         for note in found.notes:
             progress(f"{name}: {note}")
         tree, config = _finish_import(found.tree, found.config, agent, source)
-        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": source}
+        origin = locate_source(source)
+        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": origin}
         return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=config)
 
 
 def find_imported(source: str) -> Image | None:
     """The image that was imported from ``source``, whatever its name."""
-    found = (each for each in store.list_records() if each.inputs.get("source") == source)
+    origin = locate_source(source)
+    found = (each for each in store.list_records() if each.inputs.get("source") == origin)
     return next((each.image for each in found if each.origin == store.IMPORT), None)
+
+
+def locate_source(source: str) -> str:
+    """``source`` as it is meant from every folder: paths are absolute, also in references."""
+    if os.path.exists(source) or ":" not in source:
+        return os.path.realpath(source)
+    transport, _, rest = source.partition(":")
+    if transport in _PATH_TRANSPORTS and rest:
+        return f"{transport}:{os.path.realpath(rest)}"
+    return source
 
 
 def name_source(source: str) -> str:
@@ -118,14 +134,15 @@ def name_source(source: str) -> str:
 
     Where the name is taken, by a recipe or by what came from elsewhere, a digest sets it apart.
     """
+    origin = locate_source(source)
     words = re.sub(
-        r"[^a-z0-9]+", "-", source.partition("://")[2].lower() or Path(source).name.lower()
+        r"[^a-z0-9]+", "-", origin.partition("://")[2].lower() or Path(origin).name.lower()
     )
     name = words.strip("-")[-48:].strip("-") or "image"
     record = store.find_record(name)
-    if name not in RECIPES and (record is None or record.inputs.get("source") == source):
+    if name not in RECIPES and (record is None or record.inputs.get("source") == origin):
         return name
-    return f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+    return f"{name}-{hashlib.sha256(os.fsencode(origin)).hexdigest()[:6]}"
 
 
 def require_packing(name: str, packing: str, progress: Progress) -> Image:
