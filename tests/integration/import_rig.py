@@ -63,8 +63,14 @@ def write_image(
     layers: Sequence[bytes],
     config: Mapping[str, object] | None = None,
     architecture: str = "amd64",
+    *,
+    digests: Sequence[str] | None = None,
+    excess: int = 0,
 ) -> Path:
-    """An OCI layout with layers that are whole tars, compressed with gzip."""
+    """An OCI layout with layers that are whole tars, compressed with gzip.
+
+    ``digests`` may state others than theirs, and ``excess`` is what descriptors say too much.
+    """
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -72,13 +78,13 @@ def write_image(
         digest = hashlib.sha256(data).hexdigest()
         (blobs / digest).write_bytes(data)
         kind = f"application/vnd.oci.image.{media}"
-        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data) + excess}
 
     packed = [gzip.compress(layer, 1, mtime=0) for layer in layers]
-    digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    true = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
     document = {
         "architecture": architecture, "os": "linux", "config": dict(config or {}),
-        "rootfs": {"type": "layers", "diff_ids": digests},
+        "rootfs": {"type": "layers", "diff_ids": true if digests is None else digests},
     }  # fmt: skip
     manifest = {
         "schemaVersion": 2,

@@ -19,6 +19,7 @@ from harness.images.bootable import require_disk
 from harness.images.catalog import import_image
 from harness.images.model import GuestKernel, Image, Programs
 from harness.launch import build_launch
+from harness.one_line import require_sources
 from harness.workloads import Workload
 from tests.integration.docker_rig import Bench
 from tests.integration.import_rig import (
@@ -253,6 +254,22 @@ def test_an_absolute_link_stays_within_the_root(own_cache: Path, tmp_path: Path)
     assert not Path("/etc/inside").exists()
 
 
+def test_a_relative_source_is_what_it_means_in_this_folder(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder / "root").mkdir(parents=True)
+        (tmp_path / folder / "root/name").write_text(folder)
+    monkeypatch.chdir(tmp_path / "one")
+    (one,) = require_sources(["./root"], say_nothing, dry=False)
+    assert require_sources(["./root"], say_nothing, dry=False) == (one,)
+    monkeypatch.chdir(tmp_path / "other")
+    (other,) = require_sources(["./root"], say_nothing, dry=False)
+    found = [store.find_record(name) for name in (one, other)]
+    assert [(each.image.tree / "name").read_text() for each in found if each] == ["one", "other"]
+    assert require_sources([f"{tmp_path}/one/root"], say_nothing, dry=False) == (one,)
+
+
 LINKED = [
     member("run", kind=FOLDER, mode=0o755),
     member("var/run", kind=SYMLINK, linkname="/run"),
@@ -319,6 +336,22 @@ def test_a_saved_layer_that_is_not_what_it_says_is_refused(own_cache: Path, tmp_
     layers = [build_tar([member("a", b"x")])]
     saved = write_saved(tmp_path / "saved.tar", layers, {}, broken=True)
     assert_refused(saved, own_cache, "does not match its digest")
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"digests": [f"sha256:{'1' * 64}"]}, "layer 1 of 1, unpacked, does not match its digest"),
+        ({"digests": ["sha256:1"]}, "no digest that can be checked"),
+        ({"digests": []}, "has 1 layers, and its configuration names 0"),
+        ({"excess": 1}, "bytes, and its descriptor says"),
+    ],
+)
+def test_a_layout_that_contradicts_itself_is_refused(
+    faults: dict[str, Any], reason: str, own_cache: Path, tmp_path: Path
+) -> None:
+    layout = write_image(tmp_path / "layout", [build_tar([member("a", b"x")])], **faults)
+    assert_refused(layout, own_cache, reason)
 
 
 def test_another_architecture_is_refused(own_cache: Path, tmp_path: Path) -> None:
