@@ -27,6 +27,7 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
 }
 _XFSZ = (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
 _FULL = "No space left"
+_TOO_LARGE = "file too large"  # EFBIG: strerror(3) begins it with a capital, Go does not
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ def run_limited(
     """Run a tool that may write no file larger than what the budget has left."""
     limited = ["prlimit", f"--fsize={budget.left + 1}", "--", *argv]
     done = run(limited, timeout=_TIMEOUT, check=False, **options)
-    if done.returncode in _XFSZ or "File too large" in done.stderr:
+    if done.returncode in _XFSZ or _TOO_LARGE in done.stderr.lower():
         raise budget.exceeded(name)
     return done
 

@@ -379,6 +379,13 @@ def test_a_bomb_is_stopped_at_the_limit(kind: str, own_cache: Path, tmp_path: Pa
     assert time.monotonic() - begun < 5
 
 
+def test_a_reference_beyond_the_limit_is_told_of_it(own_cache: Path, tmp_path: Path) -> None:
+    large = build_tar([member("a", os.urandom(4 << 20))])
+    layout = write_image(tmp_path / "layout", [large])
+    reference = f"oci:{layout}"
+    assert_refused(reference, own_cache, "holds more than 1 MiB", limit=1 << 20)
+
+
 def run_shell(command: str, folder: Path) -> None:
     subprocess.run(["sh", "-c", command], cwd=folder, check=True, timeout=60)
 
