@@ -35,6 +35,7 @@ LAYOUT_MARK = "oci-layout"
 ARCHIVE_MARK = "manifest.json"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_TAG = "org.opencontainers.image.ref.name"
 _JSON_MOST = 16 << 20
 _NESTED = 4
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -145,16 +146,28 @@ def _choose(manifests: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     platforms = [each.get("platform") or {} for each in manifests]
     words = [f"{each.get('os', SYSTEM)}/{each.get('architecture', ARCHITECTURE)}"
              for each in platforms]  # fmt: skip
-    fitting = (each for each, word in zip(manifests, words, strict=True)
-               if word == f"{SYSTEM}/{ARCHITECTURE}")  # fmt: skip
-    found = next(fitting, None)
-    if found is None:
+    fitting = [each for each, word in zip(manifests, words, strict=True)
+               if word == f"{SYSTEM}/{ARCHITECTURE}"]  # fmt: skip
+    if not fitting:
         held = ", ".join(word for word in words if not word.startswith("unknown")) or "nothing"
         raise InputError(
             f"{name} is an image for {held}, and this harness runs {SYSTEM}/{ARCHITECTURE}",
             hint="name the variant of the image that is built for x86-64",
         )
-    return found
+    if len({each["digest"] for each in fitting}) > 1:  # one image may have several names
+        raise _several(fitting, name)
+    return fitting[0]
+
+
+def _several(fitting: Sequence[Mapping[str, Any]], name: str) -> InputError:
+    tags = [(each.get("annotations") or {}).get(_TAG) for each in fitting]
+    named = ", ".join(str(tag)[:80] for tag in tags if tag)
+    transport = "oci-archive" if Path(name).is_file() else "oci"
+    return InputError(
+        f"{name} holds {len(fitting)} images for {SYSTEM}/{ARCHITECTURE}"
+        + (f": {named}" if named else ""),
+        hint=f"say which: {transport}:{name}:TAG",
+    )
 
 
 def _require_blob(find: Find, descriptor: Mapping[str, Any], label: str, name: str) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -96,6 +97,17 @@ def write_image(
     index = {"schemaVersion": 2, "manifests": [described]}
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return folder
+
+
+def join_layouts(folder: Path, layouts: Mapping[str, Path]) -> Path:
+    """One layout with the images of several, by their tags."""
+    described = []
+    for tag, layout in layouts.items():
+        shutil.copytree(layout, folder, dirs_exist_ok=True)
+        (one,) = json.loads((layout / "index.json").read_text())["manifests"]
+        described.append({**one, "annotations": {"org.opencontainers.image.ref.name": tag}})
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": described}))
     return folder
 
 

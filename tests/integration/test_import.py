@@ -27,6 +27,7 @@ from tests.integration.import_rig import (
     Member,
     build_tar,
     find_layer,
+    join_layouts,
     member,
     push,
     read_layer,
@@ -358,6 +359,26 @@ def test_another_architecture_is_refused(own_cache: Path, tmp_path: Path) -> Non
     layers = [build_tar([member("a", b"x")])]
     layout = write_image(tmp_path / "layout", layers, architecture="arm64")
     assert_refused(layout, own_cache, "linux/arm64, and this harness runs linux/amd64")
+
+
+def test_a_layout_of_several_images_must_be_told_which(own_cache: Path, tmp_path: Path) -> None:
+    made = {
+        tag: write_image(tmp_path / tag, [build_tar([member("tag", tag.encode())])])
+        for tag in ("1.0", "2.0")
+    }
+    both = join_layouts(tmp_path / "both", made)
+    assert_refused(both, own_cache, "holds 2 images for linux/amd64: 1.0, 2.0")
+    with pytest.raises(InputError, match=f"oci:{both}:TAG"):
+        import_image(str(both), "bad", say_nothing)
+    run_shell("tar -cf both.tar -C both .", tmp_path)
+    with pytest.raises(InputError, match=f"oci-archive:{both}.tar:TAG"):
+        import_image(f"{both}.tar", "bad", say_nothing)
+    for source in (f"oci:{both}:2.0", f"oci-archive:{both}.tar:2.0"):
+        image = import_image(source, "chosen", say_nothing)
+        assert (image.tree / "tag").read_text() == "2.0"
+    twice = join_layouts(tmp_path / "twice", {"1.0": made["1.0"], "latest": made["1.0"]})
+    image = import_image(str(twice), "chosen", say_nothing)
+    assert (image.tree / "tag").read_text() == "1.0"
 
 
 @pytest.mark.parametrize("kind", ["gzip layer", "zstd archive", "sparse file"])
