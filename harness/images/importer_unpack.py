@@ -73,7 +73,10 @@ def decompress(source: Path, out: Path, budget: Budget, name: object = None) -> 
             while chunk := packed.read(_CHUNK):
                 budget.take(len(chunk), name or source)
                 plain.write(chunk)
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+    except (zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+        # What the disk says has a number; gzip and bz2 raise OSErrors of their own without one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(f"{name or source} is cut short or broken: {error}") from error
     return out
 

@@ -140,6 +140,22 @@ def test_a_compressed_archive_cut_short_is_refused(tmp_path: Path) -> None:
         decompress(path, tmp_path / "out", Budget())
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
+def test_a_damaged_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "root.tar"
+    data = bytearray(pack(bytes(range(256)) * 4000))
+    data[10:30] = bytes(20)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"^{path} is cut short or broken: "):
+        decompress(path, tmp_path / "out", Budget())
+
+
+def test_a_disk_that_cannot_be_written_is_not_the_archives_fault(tmp_path: Path) -> None:
+    (tmp_path / "root.tar.bz2").write_bytes(bz2.compress(bytes(8 << 20)))
+    with pytest.raises(OSError, match="No space left"):
+        decompress(tmp_path / "root.tar.bz2", Path("/dev/full"), Budget())
+
+
 def test_a_layout_gives_the_tree_it_was_made_of(tmp_path: Path) -> None:
     digest = write_tar(LOWER, tmp_path / "x.tar")
     write_layout(tmp_path / "x.tar", digest, "gzip", tmp_path / "layout")
