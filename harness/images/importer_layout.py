@@ -90,6 +90,18 @@ def read_archive(find: Find, scratch: Path, budget: Budget, name: str) -> Source
         raise InputError(f"{name} is not a whole image archive: {error!r}") from error
 
 
+def is_saved(find: Find) -> bool:
+    """Whether a ``manifest.json`` is the list of images that `docker save` writes, not a file of
+    the root file system's own."""
+    try:
+        images = _read_json(_require(find, ARCHIVE_MARK, ""))
+    except (InputError, ValueError):
+        return False
+    if not isinstance(images, list) or not images:
+        return False
+    return all(isinstance(each, dict) and {"Config", "Layers"} <= each.keys() for each in images)
+
+
 def find_in_folder(folder: Path) -> Find:
     """The files of a layout that is a folder."""
 
@@ -222,4 +234,7 @@ def _require(find: Find, path: str, name: str) -> Path:
 def _read_json(path: Path) -> Any:
     if path.stat().st_size > _JSON_MOST:
         raise ValueError(f"{path.name} is too large")
-    return json.loads(path.read_bytes())
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HostError, InputError
-from harness.images.archive import write_tar
+from harness.images.archive import read_content, write_tar
 from harness.images.importer import fetch_layout, read_source
 from harness.images.importer_layers import apply_layer, make_directory, resolve_path
 from harness.images.importer_unpack import Budget, decompress
@@ -131,6 +131,26 @@ def test_compressed_archives_are_known_by_their_first_bytes(
     write_tar(LOWER, tmp_path / "plain.tar")
     (tmp_path / "root").write_bytes(pack((tmp_path / "plain.tar").read_bytes()))
     assert set(read_source(str(tmp_path / "root"), tmp_path).tree) == set(LOWER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": "app"}', "[]", "[1]", '[{"Config": "a"}]', "{", "", "\udcff", "[" * 100_000],
+    ids=["object", "empty list", "numbers", "no layers", "no JSON", "empty", "no text", "deep"],
+)
+def test_a_manifest_of_the_root_file_systems_own_is_a_file(tmp_path: Path, text: str) -> None:
+    data = text.encode(errors="surrogateescape")
+    write_tar({**LOWER, "manifest.json": build_file("manifest.json", data)}, tmp_path / "x.tar")
+    found = read_source(str(tmp_path / "x.tar"), tmp_path).tree
+    assert set(found) == {*LOWER, "manifest.json"}
+    assert read_content(found["manifest.json"]) == data
+
+
+def test_a_saved_image_is_known_by_its_list(tmp_path: Path) -> None:
+    text = b'[{"Config": "c.json", "Layers": []}]'
+    write_tar({"manifest.json": build_file("manifest.json", text)}, tmp_path / "x.tar")
+    with pytest.raises(InputError, match=r"is not whole: it has no c\.json"):
+        read_source(str(tmp_path / "x.tar"), tmp_path)
 
 
 def test_a_compressed_archive_cut_short_is_refused(tmp_path: Path) -> None:
