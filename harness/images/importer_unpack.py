@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, HostError, InputError
-from harness.process import Completed, run_command
+from harness.images.workshop import MAKE_ROOM
+from harness.process import Completed, run_command, says_full
 from harness.units import format_bytes
 
 LIMIT = 20 << 30
@@ -26,7 +27,6 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
 }
 _XFSZ = (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
-_FULL = "No space left"
 _TOO_LARGE = "file too large"  # EFBIG: strerror(3) begins it with a capital, Go does not
 
 
@@ -101,9 +101,8 @@ def explain(name: object, done: Completed) -> HarnessError:
     lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
     # skopeo logs time="…" level=fatal msg="…".
     reason = lines[-1].partition(' msg="')[2].removesuffix('"') or lines[-1]
-    if any(_FULL.lower() in line.lower() for line in lines):
-        hint = "free some space, or point HARNESS_CACHE at a larger disk"
-        return HostError(f"{name} cannot be unpacked: no space left on the disk", hint=hint)
+    if says_full(done.stderr):
+        return HostError(f"{name} cannot be unpacked: no space left on the disk", hint=MAKE_ROOM)
     return InputError(f"{name} cannot be read: {reason}")
 
 
