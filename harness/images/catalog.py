@@ -18,6 +18,7 @@ from harness.images.importer import read_source
 from harness.images.importer_layers import make_directory
 from harness.images.importer_unpack import LIMIT
 from harness.images.model import Image, ImageConfig
+from harness.images.oci import configure_layout
 from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
 from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
@@ -159,7 +160,10 @@ def require_packing(name: str, packing: str, progress: Progress) -> Image:
 
 
 def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path:
-    """Copy one packing of an image to ``out`` (a new file or folder) and return it."""
+    """Copy one packing of an image to ``out`` (a new file or folder) and return it.
+
+    OCI layouts get the image's own configuration with it.
+    """
     if packing not in (*PATHS, *EXTRA_PATHS):
         hint = f"one of {', '.join((*PATHS, *EXTRA_PATHS))}"
         raise InputError(f"{packing!r} is not a packing", hint=hint)
@@ -171,6 +175,8 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
     source = image.packings[packing].path
     progress(f"copying {name} as {packing} to {out}")
     run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    if image.config is not None and packing.startswith("oci-"):
+        configure_layout(out, image.config)
     return out
 
 

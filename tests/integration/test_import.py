@@ -16,7 +16,7 @@ import pytest
 from harness.errors import HarnessError, HostError, InputError
 from harness.images import store
 from harness.images.bootable import require_disk
-from harness.images.catalog import import_image
+from harness.images.catalog import export_image, import_image
 from harness.images.model import GuestKernel, Image, Programs
 from harness.launch import build_launch
 from harness.one_line import require_sources
@@ -220,6 +220,23 @@ def test_a_guest_honours_it_alike(
 
 def without_shell(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith("SHLVL=")]
+
+
+@pytest.mark.parametrize("packing", ["oci-zstd", "oci-gzip"])
+def test_an_exported_layout_keeps_the_configuration(
+    packing: str, app: Image, tmp_path: Path
+) -> None:
+    before = (app.packings[packing].path / "index.json").read_text()
+    out = export_image(app.name, packing, tmp_path / "out", say_nothing)
+    for source in (str(out), f"oci:{out}:latest"):
+        again = import_image(source, "test-app-again", say_nothing)
+        assert (again.config, again.digest) == (app.config, app.digest)
+    assert len(list((out / "blobs/sha256").iterdir())) == 3
+    assert (app.packings[packing].path / "index.json").read_text() == before
+    inspect = ["skopeo", "inspect", "--config", f"oci:{out}:latest"]
+    shown = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+    assert shown["config"] == {**CONFIG, "Env": shown["config"]["Env"]}
+    assert set(shown["config"]["Env"]) == set(CONFIG["Env"])
 
 
 # ---- bad input -------------------------------------------------------------------------------
