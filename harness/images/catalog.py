@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import HostError, InputError
 from harness.images import apt, store
 from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
@@ -24,7 +24,8 @@ from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
 from harness.images.rooted import run_rooted
 from harness.images.rootfs import Tree, finish_tree, sum_holes, sum_sizes
-from harness.images.workshop import Progress, start_work
+from harness.images.workshop import Progress, remove_tree, start_work
+from harness.process import says_full
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LAYOUT_VERSION = "1"
@@ -174,10 +175,22 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
         raise InputError(f"{out} {reason}", hint="name a new file or folder")
     source = image.packings[packing].path
     progress(f"copying {name} as {packing} to {out}")
-    run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    _copy_out(source, out)
     if image.config is not None and packing.startswith("oci-"):
         configure_layout(out, image.config)
     return out
+
+
+def _copy_out(source: Path, out: Path) -> None:
+    """Copy a packing to a new path; what a full disk has of it is removed again."""
+    try:
+        run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    except HostError as error:
+        if not says_full(error.message):
+            raise
+        remove_tree(out)
+        reason = f"{out} cannot be written: no space left on the disk"
+        raise HostError(reason, hint="name a path on a larger disk") from error
 
 
 def _pack_again(record: store.Record, progress: Progress) -> Image:

@@ -463,6 +463,24 @@ def test_a_full_disk_is_one_line_and_the_cache_stays_sound(size: str, tmp_path: 
     assert len(errors) == 1 and "no space left on the disk (free some" in errors[0], done.stderr
 
 
+def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(
+    app: Image, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    command = (
+        f"mount -t tmpfs -o size=100k tmpfs {small} && {sys.executable} -m harness images export "
+        f"{app.name} --out {small}/out; echo code $?; ls {small}"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["code 3"], done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{small}/out cannot be written: no space left on the disk (name a" in line
+
+
 def test_a_failed_import_spares_the_image_that_is_there(own_cache: Path, tmp_path: Path) -> None:
     good = write_image(tmp_path / "good", [build_tar([member("a", b"x")])])
     before = import_image(str(good), "kept", say_nothing)
