@@ -13,6 +13,9 @@ from pathlib import Path
 from harness.errors import HostError
 
 HELPER_GRACE_S = 5.0
+_FULL = ("no space left", ": wrote only ")
+"""How tools say that a disk is full: by ENOSPC's text (strerror(3)), or as GNU tar does where only
+a part of a block went in, which has no error number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def run_command(
 
     ``env`` is added to this process's environment. Raises HostError if the program is missing,
     takes too long, or (with ``check``) ends with another code than 0; the error carries the last
-    line that the program wrote.
+    line that the program wrote, or the one that says the disk is full.
     """
     words = [os.fspath(word) for word in argv]
     try:
@@ -124,9 +127,16 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def says_full(text: str) -> bool:
+    """Whether a tool's words mean that the disk is full."""
+    return any(each in text.lower() for each in _FULL)
+
+
 def _describe_failure(program: str, code: int, output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it printed nothing"
+    # tar says why first, and at last only that there were errors.
+    full = [line for line in lines if says_full(line)]
+    last = (full or lines or ["it printed nothing"])[-1]
     end = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
     return f"{Path(program).name} {end}: {last}"
 

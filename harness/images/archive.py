@@ -145,7 +145,11 @@ def _find_content(member: tarfile.TarInfo, path: Path) -> Span | Sparse | bytes:
         if length:
             pieces.append((position, Span(path, offset, length)))
         offset += length
-    return normalize(Sparse(tuple(pieces), member.size))
+    sparse = normalize(Sparse(tuple(pieces), member.size))
+    if sparse.pieces:
+        return sparse
+    # An empty piece where its data would be: without one, all files that are holes would be one.
+    return Sparse(((member.size, Span(path, member.offset_data, 0)),), member.size)
 
 
 def _require_end(path: Path, offset: int, source: str) -> None:

@@ -2,31 +2,38 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import HostError, InputError
 from harness.images import apt, store
 from harness.images.archive import digest_file, write_tar
 from harness.images.build import build_tree
 from harness.images.facts import count_facts
 from harness.images.importer import read_source
+from harness.images.importer_layers import make_directory
 from harness.images.importer_unpack import LIMIT
 from harness.images.model import Image, ImageConfig
+from harness.images.oci import configure_layout
 from harness.images.pack import EXTRA_PATHS, PATHS, measure_file, write_extra, write_packings
 from harness.images.programs import build_programs
 from harness.images.recipes import RECIPES, Recipe
 from harness.images.rooted import run_rooted
 from harness.images.rootfs import Tree, finish_tree, sum_holes, sum_sizes
-from harness.images.workshop import Progress, start_work
+from harness.images.workshop import Progress, remove_tree, start_work
+from harness.process import says_full
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LAYOUT_VERSION = "1"
 """Raised whenever the same recipe must give other bytes: it makes cached images out of date."""
 
+
+_PATH_TRANSPORTS = ("oci", "oci-archive", "docker-archive", "dir")
+"""Transports of references that name a path of this host (containers-transports(5))."""
 
 _NO_LIMIT = 1 << 60
 _IDLE_KEYS = ("summary", "space")
@@ -101,16 +108,27 @@ def import_image(source: str, name: str, progress: Progress, limit: int = LIMIT)
         found = read_source(source, folder, limit)
         for note in found.notes:
             progress(f"{name}: {note}")
-        directory = found.config.directory.strip("/") if found.config else ""
-        tree = finish_tree(found.tree, agent, directory=directory)
-        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": source}
-        return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=found.config)
+        tree, config = _finish_import(found.tree, found.config, agent, source)
+        origin = locate_source(source)
+        inputs = {"agent": digest_file(agent), "layout": _LAYOUT_VERSION, "source": origin}
+        return _pack(name, store.IMPORT, inputs, tree, folder, progress, config=config)
 
 
 def find_imported(source: str) -> Image | None:
     """The image that was imported from ``source``, whatever its name."""
-    found = (each for each in store.list_records() if each.inputs.get("source") == source)
+    origin = locate_source(source)
+    found = (each for each in store.list_records() if each.inputs.get("source") == origin)
     return next((each.image for each in found if each.origin == store.IMPORT), None)
+
+
+def locate_source(source: str) -> str:
+    """``source`` as it is meant from every folder: paths are absolute, also in references."""
+    if os.path.exists(source) or ":" not in source:
+        return os.path.realpath(source)
+    transport, _, rest = source.partition(":")
+    if transport in _PATH_TRANSPORTS and rest:
+        return f"{transport}:{os.path.realpath(rest)}"
+    return source
 
 
 def name_source(source: str) -> str:
@@ -118,14 +136,15 @@ def name_source(source: str) -> str:
 
     Where the name is taken, by a recipe or by what came from elsewhere, a digest sets it apart.
     """
+    origin = locate_source(source)
     words = re.sub(
-        r"[^a-z0-9]+", "-", source.partition("://")[2].lower() or Path(source).name.lower()
+        r"[^a-z0-9]+", "-", origin.partition("://")[2].lower() or Path(origin).name.lower()
     )
     name = words.strip("-")[-48:].strip("-") or "image"
     record = store.find_record(name)
-    if name not in RECIPES and (record is None or record.inputs.get("source") == source):
+    if name not in RECIPES and (record is None or record.inputs.get("source") == origin):
         return name
-    return f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+    return f"{name}-{hashlib.sha256(os.fsencode(origin)).hexdigest()[:6]}"
 
 
 def require_packing(name: str, packing: str, progress: Progress) -> Image:
@@ -142,7 +161,10 @@ def require_packing(name: str, packing: str, progress: Progress) -> Image:
 
 
 def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path:
-    """Copy one packing of an image to ``out`` (a new file or folder) and return it."""
+    """Copy one packing of an image to ``out`` (a new file or folder) and return it.
+
+    OCI layouts get the image's own configuration with it.
+    """
     if packing not in (*PATHS, *EXTRA_PATHS):
         hint = f"one of {', '.join((*PATHS, *EXTRA_PATHS))}"
         raise InputError(f"{packing!r} is not a packing", hint=hint)
@@ -153,17 +175,45 @@ def export_image(name: str, packing: str, out: Path, progress: Progress) -> Path
         raise InputError(f"{out} {reason}", hint="name a new file or folder")
     source = image.packings[packing].path
     progress(f"copying {name} as {packing} to {out}")
-    run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    _copy_out(source, out)
+    if image.config is not None and packing.startswith("oci-"):
+        configure_layout(out, image.config)
     return out
+
+
+def _copy_out(source: Path, out: Path) -> None:
+    """Copy a packing to a new path; what a full disk has of it is removed again."""
+    try:
+        run_rooted(["cp", "-a", "--sparse=always", "--reflink=auto", source, out], timeout=900)
+    except HostError as error:
+        if not says_full(error.message):
+            raise
+        remove_tree(out)
+        reason = f"{out} cannot be written: no space left on the disk"
+        raise HostError(reason, hint="name a path on a larger disk") from error
 
 
 def _pack_again(record: store.Record, progress: Progress) -> Image:
     """An imported image with the present agent, from its own tree: its source may be gone."""
     image, agent = record.image, build_programs().agent
     with start_work(store.images_dir() / image.name, progress) as folder:
-        tree = finish_tree(read_source(str(image.tree), folder, _NO_LIMIT).tree, agent)
+        found = read_source(str(image.tree), folder, _NO_LIMIT).tree
+        tree, config = _finish_import(found, image.config, agent, image.name)
         inputs = {**record.inputs, "agent": digest_file(agent), "layout": _LAYOUT_VERSION}
-        return _pack(image.name, store.IMPORT, inputs, tree, folder, progress, config=image.config)
+        return _pack(image.name, store.IMPORT, inputs, tree, folder, progress, config=config)
+
+
+def _finish_import(
+    tree: Tree, config: ImageConfig | None, agent: Path, source: str
+) -> tuple[Tree, ImageConfig | None]:
+    """The whole tree with its working directory, which engines make too, and where that is."""
+    full = finish_tree(tree, agent)
+    if config is None:
+        return full, None
+    try:
+        return full, replace(config, directory=make_directory(full, config.directory))
+    except InputError as error:
+        raise InputError(f"{source}: {error.message}", hint=error.hint) from None
 
 
 def _pack(

@@ -21,6 +21,7 @@ from harness.images.importer_layout import (
     Source,
     find_in_archive,
     find_in_folder,
+    is_saved,
     read_archive,
     read_layout,
 )
@@ -164,9 +165,10 @@ def _read_file(path: Path, scratch: Path, budget: Budget) -> Source:
     around = Budget(budget.limit)
     plain = decompress(path, scratch / "archive.tar", around)
     tree = read_tar(plain, layer=True, name=str(path))
+    find = find_in_archive(tree, scratch)
     if LAYOUT_MARK in tree and "index.json" in tree:
-        return read_layout(find_in_archive(tree, scratch), scratch, budget, str(path))
-    if ARCHIVE_MARK in tree:
-        return read_archive(find_in_archive(tree, scratch), scratch, budget, str(path))
+        return read_layout(find, scratch, budget, str(path))
+    if ARCHIVE_MARK in tree and is_saved(find):
+        return read_archive(find, scratch, budget, str(path))
     around.take(sum_holes(tree), path)
     return Source(put_layer({}, tree, str(path)))

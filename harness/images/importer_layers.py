@@ -4,6 +4,7 @@ A path through a symbolic link is followed as a chroot would. What comes out has
 anything but folders, so that whoever unpacks it cannot be led astray.
 """
 
+import posixpath
 import tarfile
 from dataclasses import replace
 
@@ -63,6 +64,25 @@ def resolve_path(tree: Tree, path: str) -> str:
         elif part not in ("", "."):
             done.append(part)
     return "/".join([*done, pending[0]])
+
+
+def make_directory(tree: dict[str, Entry], directory: str) -> str:
+    """Make the working directory of an image in ``tree``; the absolute path that it really has.
+
+    ``..`` goes away first, as engines do it; then links are followed, the last one too. Raises
+    InputError where that leads below a file, out of the root, or round in a circle.
+    """
+    clean = posixpath.normpath(f"/{directory}").lstrip("/")
+    try:
+        inside = resolve_path(tree, f"{clean}/.")
+        _make_parents(tree, inside)
+    except InputError as error:
+        reason = error.message.replace(f"{clean}/.", clean)
+        raise InputError(
+            f"WorkingDir {directory!r} of the image cannot be made: {reason}",
+            hint="give the image another WorkingDir",
+        ) from None
+    return f"/{inside.rpartition('/')[0]}"
 
 
 def _put(tree: dict[str, Entry], path: str, entry: Entry) -> None:

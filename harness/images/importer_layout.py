@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.images.archive import digest_file, read_tar
+from harness.images.archive import read_tar
 from harness.images.importer_config import (
     ARCHITECTURE,
     SYSTEM,
@@ -35,6 +35,7 @@ LAYOUT_MARK = "oci-layout"
 ARCHIVE_MARK = "manifest.json"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_TAG = "org.opencontainers.image.ref.name"
 _JSON_MOST = 16 << 20
 _NESTED = 4
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -55,11 +56,13 @@ def read_layout(find: Find, scratch: Path, budget: Budget, name: str) -> Source:
         manifest = _find_manifest(find, name)
         document = _read_json(_require_blob(find, manifest["config"], "its configuration", name))
         require_platform(document, name)
+        layers, digests = manifest["layers"], document["rootfs"]["diff_ids"]
+        _require_count(layers, digests, name)
         tree: dict[str, Entry] = {}
-        for number, descriptor in enumerate(manifest["layers"], 1):
-            label = f"layer {number} of {len(manifest['layers'])}"
+        for number, (descriptor, digest) in enumerate(zip(layers, digests, strict=True), 1):
+            label, out = f"layer {number} of {len(layers)}", scratch / f"layer-{number}.tar"
             blob = _require_blob(find, descriptor, label, name)
-            tree = _add_layer(tree, blob, scratch / f"layer-{number}.tar", budget, name, label)
+            tree = _add_layer(tree, blob, out, budget, name, label, digest)
         return Source(tree, build_config(document, tree))
     except _DAMAGE as error:
         raise InputError(f"{name} is not a whole OCI layout: {error!r}") from error
@@ -76,6 +79,7 @@ def read_archive(find: Find, scratch: Path, budget: Budget, name: str) -> Source
         document = _read_json(_require(find, images[0]["Config"], name))
         require_platform(document, name)
         layers, digests = images[0]["Layers"], document["rootfs"]["diff_ids"]
+        _require_count(layers, digests, name)
         tree: dict[str, Entry] = {}
         for number, (path, digest) in enumerate(zip(layers, digests, strict=True), 1):
             label, out = f"layer {number} of {len(layers)}", scratch / f"layer-{number}.tar"
@@ -84,6 +88,18 @@ def read_archive(find: Find, scratch: Path, budget: Budget, name: str) -> Source
         return Source(tree, build_config(document, tree))
     except _DAMAGE as error:
         raise InputError(f"{name} is not a whole image archive: {error!r}") from error
+
+
+def is_saved(find: Find) -> bool:
+    """Whether a ``manifest.json`` is the list of images that `docker save` writes, not a file of
+    the root file system's own."""
+    try:
+        images = _read_json(_require(find, ARCHIVE_MARK, ""))
+    except (InputError, ValueError):
+        return False
+    if not isinstance(images, list) or not images:
+        return False
+    return all(isinstance(each, dict) and {"Config", "Layers"} <= each.keys() for each in images)
 
 
 def find_in_folder(folder: Path) -> Find:
@@ -115,11 +131,13 @@ def find_in_archive(tree: Tree, scratch: Path) -> Find:
 
 
 def _add_layer(
-    tree: Tree, blob: Path, out: Path, budget: Budget, name: str, label: str, digest: str = ""
+    tree: Tree, blob: Path, out: Path, budget: Budget, name: str, label: str, digest: str
 ) -> dict[str, Entry]:
+    """``digest`` is that of the layer's plain content, as the configuration has it."""
     plain = decompress(blob, out, budget, f"{name}: {label}")
-    if digest and digest_file(plain) != digest:
-        raise _mismatch(name, label, digest)
+    _require_digest(digest, f"{label} in the configuration", name)
+    if _digest_as(plain, digest) != digest:
+        raise _mismatch(name, f"{label}, unpacked,", digest)
     entries = read_tar(plain, layer=True, name=f"{name}: {label}")
     budget.take(sum_holes(entries), name)
     return put_layer(tree, entries, f"{name}: {label}")
@@ -140,30 +158,63 @@ def _choose(manifests: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, A
     platforms = [each.get("platform") or {} for each in manifests]
     words = [f"{each.get('os', SYSTEM)}/{each.get('architecture', ARCHITECTURE)}"
              for each in platforms]  # fmt: skip
-    fitting = (each for each, word in zip(manifests, words, strict=True)
-               if word == f"{SYSTEM}/{ARCHITECTURE}")  # fmt: skip
-    found = next(fitting, None)
-    if found is None:
+    fitting = [each for each, word in zip(manifests, words, strict=True)
+               if word == f"{SYSTEM}/{ARCHITECTURE}"]  # fmt: skip
+    if not fitting:
         held = ", ".join(word for word in words if not word.startswith("unknown")) or "nothing"
         raise InputError(
             f"{name} is an image for {held}, and this harness runs {SYSTEM}/{ARCHITECTURE}",
             hint="name the variant of the image that is built for x86-64",
         )
-    return found
+    if len({each["digest"] for each in fitting}) > 1:  # one image may have several names
+        raise _several(fitting, name)
+    return fitting[0]
+
+
+def _several(fitting: Sequence[Mapping[str, Any]], name: str) -> InputError:
+    tags = [(each.get("annotations") or {}).get(_TAG) for each in fitting]
+    named = ", ".join(str(tag)[:80] for tag in tags if tag)
+    transport = "oci-archive" if Path(name).is_file() else "oci"
+    return InputError(
+        f"{name} holds {len(fitting)} images for {SYSTEM}/{ARCHITECTURE}"
+        + (f": {named}" if named else ""),
+        hint=f"say which: {transport}:{name}:TAG",
+    )
 
 
 def _require_blob(find: Find, descriptor: Mapping[str, Any], label: str, name: str) -> Path:
     """The file of a descriptor; raises InputError if it is missing or not what its digest says."""
-    digest = str(descriptor["digest"])
+    digest, size = str(descriptor["digest"]), descriptor["size"]
+    _require_digest(digest, label, name)
+    path = _require(find, f"blobs/{digest.replace(':', '/')}", name)
+    if _digest_as(path, digest) != digest:
+        raise _mismatch(name, label, digest)
+    if path.stat().st_size != size:
+        raise InputError(
+            f"{name}: {label} has {path.stat().st_size} bytes, and its descriptor says {size!r}",
+            hint="get the image anew",
+        )
+    return path
+
+
+def _digest_as(path: Path, digest: str) -> str:
+    """The digest of a file by the algorithm of another."""
+    algorithm = digest.partition(":")[0]
+    with path.open("rb") as file:
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def _require_digest(digest: str, label: str, name: str) -> None:
     if not _DIGEST.fullmatch(digest):
         raise InputError(f"{name}: {label} has no digest that can be checked: {digest[:80]!r}")
-    algorithm, _, value = digest.partition(":")
-    path = _require(find, f"blobs/{algorithm}/{value}", name)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != value:
-        raise _mismatch(name, label, digest)
-    return path
+
+
+def _require_count(layers: Sequence[object], digests: Sequence[object], name: str) -> None:
+    if len(layers) != len(digests):
+        raise InputError(
+            f"{name} has {len(layers)} layers, and its configuration names {len(digests)}",
+            hint="get the image anew",
+        )
 
 
 def _mismatch(name: str, label: str, digest: str) -> InputError:
@@ -183,4 +234,7 @@ def _require(find: Find, path: str, name: str) -> Path:
 def _read_json(path: Path) -> Any:
     if path.stat().st_size > _JSON_MOST:
         raise ValueError(f"{path.name} is too large")
-    return json.loads(path.read_bytes())
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, HostError, InputError
-from harness.process import Completed, run_command
+from harness.images.workshop import MAKE_ROOM
+from harness.process import Completed, run_command, says_full
 from harness.units import format_bytes
 
 LIMIT = 20 << 30
@@ -26,7 +27,7 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
 }
 _XFSZ = (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
-_FULL = "No space left"
+_TOO_LARGE = "file too large"  # EFBIG: strerror(3) begins it with a capital, Go does not
 
 
 @dataclass(slots=True)
@@ -72,7 +73,10 @@ def decompress(source: Path, out: Path, budget: Budget, name: object = None) -> 
             while chunk := packed.read(_CHUNK):
                 budget.take(len(chunk), name or source)
                 plain.write(chunk)
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+    except (zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+        # What the disk says has a number; gzip and bz2 raise OSErrors of their own without one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise InputError(f"{name or source} is cut short or broken: {error}") from error
     return out
 
@@ -87,7 +91,7 @@ def run_limited(
     """Run a tool that may write no file larger than what the budget has left."""
     limited = ["prlimit", f"--fsize={budget.left + 1}", "--", *argv]
     done = run(limited, timeout=_TIMEOUT, check=False, **options)
-    if done.returncode in _XFSZ or "File too large" in done.stderr:
+    if done.returncode in _XFSZ or _TOO_LARGE in done.stderr.lower():
         raise budget.exceeded(name)
     return done
 
@@ -97,9 +101,8 @@ def explain(name: object, done: Completed) -> HarnessError:
     lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
     # skopeo logs time="…" level=fatal msg="…".
     reason = lines[-1].partition(' msg="')[2].removesuffix('"') or lines[-1]
-    if any(_FULL.lower() in line.lower() for line in lines):
-        hint = "free some space, or point HARNESS_CACHE at a larger disk"
-        return HostError(f"{name} cannot be unpacked: no space left on the disk", hint=hint)
+    if says_full(done.stderr):
+        return HostError(f"{name} cannot be unpacked: no space left on the disk", hint=MAKE_ROOM)
     return InputError(f"{name} cannot be read: {reason}")
 
 

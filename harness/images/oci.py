@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.images.archive import digest_file
+from harness.images.model import ImageConfig
 from harness.images.recipes import EPOCH
 from harness.process import run_command
 
@@ -53,6 +54,32 @@ def write_layout(tar: Path, diff_id: str, compression: Compression, out: Path) -
     )
     (out / "oci-layout").write_text(_dump({"imageLayoutVersion": "1.0.0"}))
     (out / "index.json").write_text(_dump(build_index(manifest)))
+
+
+def configure_layout(layout: Path, config: ImageConfig) -> None:
+    """Give a layout of `write_layout` the configuration of the image that it was made from.
+
+    The layouts in the cache have none: the harness tells engines itself what they are to run.
+    """
+    blobs = layout / "blobs" / "sha256"
+    index = json.loads((layout / "index.json").read_text())
+    manifest = _take_blob(blobs, index["manifests"][0])
+    document = _take_blob(blobs, manifest["config"])
+    document["config"] = format_config(config)
+    manifest["config"].update(_write_blob(blobs, document))
+    (layout / "index.json").write_text(_dump(build_index(_write_blob(blobs, manifest))))
+
+
+def format_config(config: ImageConfig) -> dict[str, object]:
+    """An image's own configuration in the words of its JSON; what is empty is left out."""
+    found: dict[str, object] = {
+        "Entrypoint": list(config.entrypoint),
+        "Cmd": list(config.command),
+        "Env": [f"{name}={value}" for name, value in config.environment.items()],
+        "WorkingDir": config.directory,
+        "User": config.user,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def build_config(diff_id: str) -> dict[str, object]:
@@ -103,6 +130,14 @@ def _write_blob(blobs: Path, document: Mapping[str, object]) -> dict[str, object
     digest = hashlib.sha256(data).hexdigest()
     (blobs / digest).write_bytes(data)
     return {"digest": f"sha256:{digest}", "size": len(data)}
+
+
+def _take_blob(blobs: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a blob, which another one will replace."""
+    path = blobs / str(descriptor["digest"]).removeprefix("sha256:")
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    path.unlink()
+    return document
 
 
 def _dump(document: Mapping[str, object]) -> str:

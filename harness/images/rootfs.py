@@ -22,7 +22,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros."""
+    """A file with holes: ``pieces`` are (position in the file, bytes); the rest is zeros.
+
+    As with spans, the same pieces are hard links of one file; one that is all hole has an empty
+    piece at its end, which tells it from others.
+    """
 
     pieces: tuple[tuple[int, Span], ...]
     size: int
@@ -81,20 +85,15 @@ def select_entries(tree: Tree, recipe: Recipe) -> dict[str, Entry]:
 
 
 def finish_tree(
-    tree: Tree, agent: Path, files: Mapping[str, str] | None = None, directory: str = ""
+    tree: Tree, agent: Path, files: Mapping[str, str] | None = None
 ) -> dict[str, Entry]:
-    """``tree`` with ``files``, the agent, the mount points and every parent folder it lacks.
-
-    ``directory`` is the working directory of an imported image, which engines make too.
-    """
+    """``tree`` with ``files``, the agent, the mount points and every parent folder it lacks."""
     full = {path: entry for path, entry in tree.items() if not _is_ours(path)}
     for path, mode in FOLDERS.items():
         full.setdefault(path, build_folder(path, mode))
     for path, text in (files or {}).items():
         full[path] = build_file(path, text.encode())
     full[AGENT] = build_file(AGENT, agent.read_bytes(), 0o755)
-    if directory:
-        full.setdefault(directory, build_folder(directory))
     for path in list(full):
         for parent in PurePosixPath(path).parents[:-1]:
             full.setdefault(str(parent), build_folder(str(parent)))

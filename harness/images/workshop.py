@@ -1,5 +1,6 @@
 """Folders of the cache that are built aside, under a lock, and appear whole or not at all."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,9 +11,13 @@ from pathlib import Path
 
 from harness.errors import HostError
 from harness.images.rooted import run_rooted
+from harness.process import says_full
 from harness.units import format_bytes
 
 Progress = Callable[[str], None]
+
+MAKE_ROOM = "free some space, or point HARNESS_CACHE at a larger disk"
+"""What helps where the disk of the cache is full."""
 
 PREFIX = ".build-"
 """How folders begin that are being built, or removed: whoever finds one unlocked removes it."""
@@ -37,11 +42,23 @@ def start_work(parent: Path, progress: Progress) -> Iterator[Path]:
                 yield folder
             finally:
                 remove_tree(folder)
+    except HostError as error:
+        if error.hint is None and says_full(error.message):
+            raise _no_space(parent) from error
+        raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(parent) from error
         raise HostError(
             f"{parent.name} cannot be built in {parent}: {error.strerror or error}",
             hint="HARNESS_CACHE names another folder for the cache",
         ) from error
+
+
+def _no_space(parent: Path) -> HostError:
+    return HostError(
+        f"{parent.name} cannot be built in {parent}: no space left on the disk", hint=MAKE_ROOM
+    )
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -63,8 +64,14 @@ def write_image(
     layers: Sequence[bytes],
     config: Mapping[str, object] | None = None,
     architecture: str = "amd64",
+    *,
+    digests: Sequence[str] | None = None,
+    excess: int = 0,
 ) -> Path:
-    """An OCI layout with layers that are whole tars, compressed with gzip."""
+    """An OCI layout with layers that are whole tars, compressed with gzip.
+
+    ``digests`` may state others than theirs, and ``excess`` is what descriptors say too much.
+    """
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -72,13 +79,13 @@ def write_image(
         digest = hashlib.sha256(data).hexdigest()
         (blobs / digest).write_bytes(data)
         kind = f"application/vnd.oci.image.{media}"
-        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data) + excess}
 
     packed = [gzip.compress(layer, 1, mtime=0) for layer in layers]
-    digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    true = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
     document = {
         "architecture": architecture, "os": "linux", "config": dict(config or {}),
-        "rootfs": {"type": "layers", "diff_ids": digests},
+        "rootfs": {"type": "layers", "diff_ids": true if digests is None else digests},
     }  # fmt: skip
     manifest = {
         "schemaVersion": 2,
@@ -90,6 +97,17 @@ def write_image(
     index = {"schemaVersion": 2, "manifests": [described]}
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return folder
+
+
+def join_layouts(folder: Path, layouts: Mapping[str, Path]) -> Path:
+    """One layout with the images of several, by their tags."""
+    described = []
+    for tag, layout in layouts.items():
+        shutil.copytree(layout, folder, dirs_exist_ok=True)
+        (one,) = json.loads((layout / "index.json").read_text())["manifests"]
+        described.append({**one, "annotations": {"org.opencontainers.image.ref.name": tag}})
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": described}))
     return folder
 
 
@@ -143,6 +161,8 @@ def torture(small: int) -> list[Member]:
         member("nothing"),
         member("/".join(f"d{number}" for number in range(60)) + "/deep", b"d"),
         build_sparse("sparse", 20 << 20, b"in the middle", 64 << 20),
+        build_sparse("hole-one", 0, b"", 8 << 20, mode=0o600, uid=11, gid=12),
+        build_sparse("hole-two", 0, b"", 8 << 20, mode=0o644, uid=21, gid=22),
         *(member(name, b"gone") for name in REMOVED),
     ]
     entries += [member(f"many/{number % 300}/{number}", b"%d\n" % number * (number % 40),
@@ -163,12 +183,14 @@ def remove() -> list[Member]:
     ]
 
 
-def build_sparse(name: str, position: int, data: bytes, size: int) -> Member:
+def build_sparse(name: str, position: int, data: bytes, size: int, **more: Any) -> Member:
     """A file of ``size`` bytes with data in one place, as GNU tar writes it (PAX, sparse 1.0)."""
     spans = [(position, len(data)), (size, 0)]
     numbers = [len(spans), *(number for span in spans for number in span)]
     where = "".join(f"{number}\n" for number in numbers).encode()
-    info, content = member(f"GNUSparseFile.0/{name}", where + bytes(-len(where) % 512) + data)
+    info, content = member(
+        f"GNUSparseFile.0/{name}", where + bytes(-len(where) % 512) + data, **more
+    )
     info.pax_headers = {
         "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
         "GNU.sparse.name": name, "GNU.sparse.realsize": str(size),

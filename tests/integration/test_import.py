@@ -16,9 +16,10 @@ import pytest
 from harness.errors import HarnessError, HostError, InputError
 from harness.images import store
 from harness.images.bootable import require_disk
-from harness.images.catalog import import_image
+from harness.images.catalog import export_image, import_image
 from harness.images.model import GuestKernel, Image, Programs
 from harness.launch import build_launch
+from harness.one_line import require_sources
 from harness.workloads import Workload
 from tests.integration.docker_rig import Bench
 from tests.integration.import_rig import (
@@ -26,6 +27,7 @@ from tests.integration.import_rig import (
     Member,
     build_tar,
     find_layer,
+    join_layouts,
     member,
     push,
     read_layer,
@@ -220,6 +222,23 @@ def without_shell(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith("SHLVL=")]
 
 
+@pytest.mark.parametrize("packing", ["oci-zstd", "oci-gzip"])
+def test_an_exported_layout_keeps_the_configuration(
+    packing: str, app: Image, tmp_path: Path
+) -> None:
+    before = (app.packings[packing].path / "index.json").read_text()
+    out = export_image(app.name, packing, tmp_path / "out", say_nothing)
+    for source in (str(out), f"oci:{out}:latest"):
+        again = import_image(source, "test-app-again", say_nothing)
+        assert (again.config, again.digest) == (app.config, app.digest)
+    assert len(list((out / "blobs/sha256").iterdir())) == 3
+    assert (app.packings[packing].path / "index.json").read_text() == before
+    inspect = ["skopeo", "inspect", "--config", f"oci:{out}:latest"]
+    shown = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+    assert shown["config"] == {**CONFIG, "Env": shown["config"]["Env"]}
+    assert set(shown["config"]["Env"]) == set(CONFIG["Env"])
+
+
 # ---- bad input -------------------------------------------------------------------------------
 
 EVIL: dict[str, list[Member]] = {
@@ -251,6 +270,50 @@ def test_an_absolute_link_stays_within_the_root(own_cache: Path, tmp_path: Path)
     image = import_image(str(layout), "linked", say_nothing)
     assert (image.tree / "etc/inside").read_bytes() == b"x"
     assert not Path("/etc/inside").exists()
+
+
+def test_a_relative_source_is_what_it_means_in_this_folder(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder / "root").mkdir(parents=True)
+        (tmp_path / folder / "root/name").write_text(folder)
+    monkeypatch.chdir(tmp_path / "one")
+    (one,) = require_sources(["./root"], say_nothing, dry=False)
+    assert require_sources(["./root"], say_nothing, dry=False) == (one,)
+    monkeypatch.chdir(tmp_path / "other")
+    (other,) = require_sources(["./root"], say_nothing, dry=False)
+    found = [store.find_record(name) for name in (one, other)]
+    assert [(each.image.tree / "name").read_text() for each in found if each] == ["one", "other"]
+    assert require_sources([f"{tmp_path}/one/root"], say_nothing, dry=False) == (one,)
+
+
+LINKED = [
+    member("run", kind=FOLDER, mode=0o755),
+    member("var/run", kind=SYMLINK, linkname="/run"),
+    member("etc/file", b""),
+]
+
+
+@pytest.mark.parametrize(
+    ("directory", "found"),
+    [("/srv//app/", "/srv/app"), ("/var/run/app", "/run/app"), ("/../../etc/../x", "/x")],
+)
+def test_the_working_directory_is_where_it_leads(
+    directory: str, found: str, own_cache: Path, tmp_path: Path
+) -> None:
+    config = {"WorkingDir": directory, "Cmd": ["true"]}
+    layout = write_image(tmp_path / "layout", [build_tar(LINKED)], config)
+    image = import_image(str(layout), "where", say_nothing)
+    assert (image.tree / found[1:]).is_dir()
+    assert build_launch(Workload("w", "where", (), "exit", 9.0), image).directory == found
+    assert (image.tree / "var/run").is_symlink()
+
+
+def test_a_working_directory_below_a_file_is_refused(own_cache: Path, tmp_path: Path) -> None:
+    config = {"WorkingDir": "/etc/file/x"}
+    layout = write_image(tmp_path / "layout", [build_tar(LINKED)], config)
+    assert_refused(layout, own_cache, "WorkingDir '/etc/file/x'")
 
 
 def cut(layout: Path) -> None:
@@ -293,10 +356,46 @@ def test_a_saved_layer_that_is_not_what_it_says_is_refused(own_cache: Path, tmp_
     assert_refused(saved, own_cache, "does not match its digest")
 
 
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"digests": [f"sha256:{'1' * 64}"]}, "layer 1 of 1, unpacked, does not match its digest"),
+        ({"digests": ["sha256:1"]}, "no digest that can be checked"),
+        ({"digests": []}, "has 1 layers, and its configuration names 0"),
+        ({"excess": 1}, "bytes, and its descriptor says"),
+    ],
+)
+def test_a_layout_that_contradicts_itself_is_refused(
+    faults: dict[str, Any], reason: str, own_cache: Path, tmp_path: Path
+) -> None:
+    layout = write_image(tmp_path / "layout", [build_tar([member("a", b"x")])], **faults)
+    assert_refused(layout, own_cache, reason)
+
+
 def test_another_architecture_is_refused(own_cache: Path, tmp_path: Path) -> None:
     layers = [build_tar([member("a", b"x")])]
     layout = write_image(tmp_path / "layout", layers, architecture="arm64")
     assert_refused(layout, own_cache, "linux/arm64, and this harness runs linux/amd64")
+
+
+def test_a_layout_of_several_images_must_be_told_which(own_cache: Path, tmp_path: Path) -> None:
+    made = {
+        tag: write_image(tmp_path / tag, [build_tar([member("tag", tag.encode())])])
+        for tag in ("1.0", "2.0")
+    }
+    both = join_layouts(tmp_path / "both", made)
+    assert_refused(both, own_cache, "holds 2 images for linux/amd64: 1.0, 2.0")
+    with pytest.raises(InputError, match=f"oci:{both}:TAG"):
+        import_image(str(both), "bad", say_nothing)
+    run_shell("tar -cf both.tar -C both .", tmp_path)
+    with pytest.raises(InputError, match=f"oci-archive:{both}.tar:TAG"):
+        import_image(f"{both}.tar", "bad", say_nothing)
+    for source in (f"oci:{both}:2.0", f"oci-archive:{both}.tar:2.0"):
+        image = import_image(source, "chosen", say_nothing)
+        assert (image.tree / "tag").read_text() == "2.0"
+    twice = join_layouts(tmp_path / "twice", {"1.0": made["1.0"], "latest": made["1.0"]})
+    image = import_image(str(twice), "chosen", say_nothing)
+    assert (image.tree / "tag").read_text() == "1.0"
 
 
 @pytest.mark.parametrize("kind", ["gzip layer", "zstd archive", "sparse file"])
@@ -318,6 +417,13 @@ def test_a_bomb_is_stopped_at_the_limit(kind: str, own_cache: Path, tmp_path: Pa
     assert time.monotonic() - begun < 5
 
 
+def test_a_reference_beyond_the_limit_is_told_of_it(own_cache: Path, tmp_path: Path) -> None:
+    large = build_tar([member("a", os.urandom(4 << 20))])
+    layout = write_image(tmp_path / "layout", [large])
+    reference = f"oci:{layout}"
+    assert_refused(reference, own_cache, "holds more than 1 MiB", limit=1 << 20)
+
+
 def run_shell(command: str, folder: Path) -> None:
     subprocess.run(["sh", "-c", command], cwd=folder, check=True, timeout=60)
 
@@ -337,12 +443,13 @@ def test_a_registry_that_dies_in_mid_pull_leaves_nothing(own_cache: Path, tmp_pa
         assert process.wait(10) == -9
 
 
-def test_a_full_disk_is_one_line_and_the_cache_stays_sound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["40m", "62m", "100m"], ids=["tree", "layout", "disk"])
+def test_a_full_disk_is_one_line_and_the_cache_stays_sound(size: str, tmp_path: Path) -> None:
     layer = build_tar([member("a", os.urandom(30 << 20))])
     layout = write_image(tmp_path / "layout", [layer])
     (tmp_path / "cache").mkdir()
     command = (
-        f"mount -t tmpfs -o size=40m tmpfs {tmp_path}/cache && cd {os.getcwd()} && "
+        f"mount -t tmpfs -o size={size} tmpfs {tmp_path}/cache && cd {os.getcwd()} && "
         f"{sys.executable} -m harness images import {layout} --name full; "
         f"echo code $?; find {tmp_path}/cache/images -name image.json -o -name '.build-*'"
     )
@@ -353,7 +460,25 @@ def test_a_full_disk_is_one_line_and_the_cache_stays_sound(tmp_path: Path) -> No
     )  # fmt: skip
     assert done.stdout.splitlines() == ["code 3"], done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "space" in errors[0], done.stderr
+    assert len(errors) == 1 and "no space left on the disk (free some" in errors[0], done.stderr
+
+
+def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(
+    app: Image, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    command = (
+        f"mount -t tmpfs -o size=100k tmpfs {small} && {sys.executable} -m harness images export "
+        f"{app.name} --out {small}/out; echo code $?; ls {small}"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["code 3"], done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{small}/out cannot be written: no space left on the disk (name a" in line
 
 
 def test_a_failed_import_spares_the_image_that_is_there(own_cache: Path, tmp_path: Path) -> None:

@@ -5,20 +5,23 @@ import os
 import socket
 import stat
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.images.catalog import import_image
+from harness.images.catalog import export_image, import_image
 from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
 from harness.parity import find_differences, parse_listing
 from harness.starter import read_clock
 from tests.integration.import_rig import (
     CAPABILITY,
+    build_sparse,
     build_tar,
+    member,
     read_layer,
     remove,
     torture,
@@ -125,6 +128,33 @@ def test_every_kind_of_entry_is_in_the_tree(tortured: Image) -> None:
     assert (tree / "first").stat().st_nlink == 3
     assert (tree / "empty").stat().st_uid == 1234
     assert b"\xff\xfe-bytes" in os.listdir(os.fsencode(tree / "odd"))
+
+
+def test_files_that_are_all_hole_stay_two(tortured: Image) -> None:
+    one, two = ((tortured.tree / name).stat() for name in ("hole-one", "hole-two"))
+    assert one.st_ino != two.st_ino
+    assert (one.st_nlink, one.st_uid, one.st_gid, one.st_mode & 0o7777) == (1, 11, 12, 0o600)
+    assert (two.st_nlink, two.st_uid, two.st_gid, two.st_mode & 0o7777) == (1, 21, 22, 0o644)
+    assert (one.st_size, one.st_blocks) == (two.st_size, two.st_blocks) == (8 << 20, 0)
+
+
+def test_files_that_are_all_hole_survive_export_and_import(tmp_path: Path) -> None:
+    holes = [
+        build_sparse("one", 0, b"", 8 << 20, uid=11),
+        build_sparse("two", 0, b"", 8 << 20, uid=21),
+        member("same", kind=tarfile.LNKTYPE, linkname="one"),
+    ]
+    layout = write_image(tmp_path / "layout", [build_tar(holes)])
+    image = import_image(str(layout), "test-all-hole", say_nothing)
+    again = import_image(str(layout), "test-all-hole-again", say_nothing)
+    disks = [each.packings["ext4-raw"].path.read_bytes() for each in (image, again)]
+    assert (again.digest, disks[0]) == (image.digest, disks[1])
+    for packing in ("tree", "oci-zstd"):
+        out = export_image(image.name, packing, tmp_path / packing, say_nothing)
+        back = import_image(str(out), f"test-all-hole-{packing}", say_nothing)
+        assert back.digest == image.digest, packing
+    assert (image.tree / "same").stat().st_ino == (image.tree / "one").stat().st_ino
+    assert (image.tree / "two").stat().st_nlink == 1
 
 
 def test_a_folder_with_holes_and_sockets_comes_in_and_again_the_same(tmp_path: Path) -> None:

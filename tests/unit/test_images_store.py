@@ -10,6 +10,7 @@ from harness.images.model import Image, Packing
 from harness.images.pack import build_mke2fs, size_ext4
 from harness.images.rooted import build_rooted, count_ids
 from harness.images.workshop import require_space, start_work
+from harness.process import run_command
 
 INPUTS = {"agent": "1"}
 
@@ -55,6 +56,31 @@ def test_the_same_digest_again_leaves_the_files_that_instances_run_from() -> Non
     assert mark.exists()
     publish("mine", "a", replace_same=True)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tar: ./a: Cannot write: No space left on device\ntar: Exiting with failure status",
+        "tar: ./a: Wrote only 1024 of 10240 bytes\ntar: Exiting with failure status",
+        "mke2fs: No space left on device while populating file system",
+    ],
+)
+def test_a_tool_that_finds_the_disk_full_gives_the_reason_and_the_remedy(words: str) -> None:
+    with (
+        pytest.raises(HostError, match=r"^mine cannot be built in .*: no space left") as caught,
+        start_work(store.images_dir() / "mine", say_nothing),
+    ):
+        run_command(["sh", "-c", 'echo "$1" >&2; exit 2', "sh", words], timeout=10)
+    assert caught.value.hint is not None and "HARNESS_CACHE" in caught.value.hint
+
+
+def test_a_tool_that_fails_otherwise_keeps_its_own_words() -> None:
+    with (
+        pytest.raises(HostError, match=r"^sh ended with 2: broken pipe$"),
+        start_work(store.images_dir() / "mine", say_nothing),
+    ):
+        run_command(["sh", "-c", "echo one; echo broken pipe >&2; exit 2"], timeout=10)
 
 
 @pytest.mark.parametrize("damage", ["no record", "no packing", "cut record", "other version"])

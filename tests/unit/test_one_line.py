@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.images.catalog import name_source
+from harness.images.catalog import locate_source, name_source
 from harness.images.importer_user import resolve_user
 from harness.images.model import Image, ImageConfig, Packing
 from harness.launch import build_launch
@@ -98,6 +98,23 @@ def test_a_source_gives_a_name(
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     found = name_source(source)
     assert found == name or (name.endswith("-") and found.startswith(name))
+
+
+def test_a_relative_source_is_another_one_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("root", "./root/", str(tmp_path / "root"), "root/../root"):
+        assert locate_source(source) == str(tmp_path / "root")
+    assert locate_source("a:b") == str(tmp_path / "a:b")
+    assert locate_source("gone") == str(tmp_path / "gone")
+    assert locate_source("oci:root:1") == f"oci:{tmp_path}/root:1"
+    for reference in ("docker://debian:12", "containers-storage:debian", "docker-daemon:x:1"):
+        assert locate_source(reference) == reference
+    monkeypatch.chdir("/")
+    assert locate_source("root") == "/root"
 
 
 # ---- the workload over its image
