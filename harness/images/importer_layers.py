@@ -4,6 +4,7 @@ A path through a symbolic link is followed as a chroot would. What comes out has
 anything but folders, so that whoever unpacks it cannot be led astray.
 """
 
+import os
 import posixpath
 import tarfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ from harness.images.rootfs import Entry, Tree, build_folder
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _MAX_LINKS = 40
+_NAME_MOST = 255  # NAME_MAX, limits.h(0p)
 
 
 def apply_layer(lower: Tree, layer: Tree) -> dict[str, Entry]:
@@ -70,19 +72,30 @@ def make_directory(tree: dict[str, Entry], directory: str) -> str:
     """Make the working directory of an image in ``tree``; the absolute path that it really has.
 
     ``..`` goes away first, as engines do it; then links are followed, the last one too. Raises
-    InputError where that leads below a file, out of the root, or round in a circle.
+    InputError where that leads below a file, out of the root, or round in a circle, and for what
+    no file system takes as a name.
     """
     clean = posixpath.normpath(f"/{directory}").lstrip("/")
     try:
+        if not _can_be_named(clean):
+            raise InputError("no file system has such a name")
         inside = resolve_path(tree, f"{clean}/.")
         _make_parents(tree, inside)
     except InputError as error:
         reason = error.message.replace(f"{clean}/.", clean)
         raise InputError(
-            f"WorkingDir {directory!r} of the image cannot be made: {reason}",
+            f"WorkingDir {directory[:80]!r} of the image cannot be made: {reason}",
             hint="give the image another WorkingDir",
         ) from None
     return f"/{inside.rpartition('/')[0]}"
+
+
+def _can_be_named(path: str) -> bool:
+    try:
+        parts = os.fsencode(path).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= _NAME_MOST and b"\0" not in part for part in parts)
 
 
 def _put(tree: dict[str, Entry], path: str, entry: Entry) -> None:

@@ -124,6 +124,14 @@ def test_a_working_directory_that_cannot_be_is_refused(directory: str, reason: s
         make_directory(tree, directory)
 
 
+@pytest.mark.parametrize(
+    "directory", ["/a\0b", "/" + "x" * 256, "/\ud800"], ids=["zero", "long", "surrogate"]
+)
+def test_a_working_directory_without_a_possible_name_is_refused(directory: str) -> None:
+    with pytest.raises(InputError, match=r"^WorkingDir .*no file system has such a name"):
+        make_directory({}, directory)
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, bytes])
 def test_compressed_archives_are_known_by_their_first_bytes(
     tmp_path: Path, pack: Callable[[bytes], bytes]
