@@ -21,6 +21,7 @@ from harness.analysis.statistics import Floats, correct_holm, summarise_groups
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.two_samples import Differences, compare_samples
 from harness.analysis.wording import ABSENT, format_number, format_p, format_share, quote
+from harness.metrics import METRICS
 from harness.store.foreign import CLOCKS, SPANS, ForeignFile, Timing
 from harness.units import format_value
 
@@ -57,11 +58,18 @@ def build_tables(results: Results, files: Sequence[ForeignFile]) -> list[Table]:
     seed = find_seed(results.manifest)
     found = [_build_overview(results, entries, seed)]
     for tool in dict.fromkeys(entry.file.tool for entry in entries):
-        for unit in dict.fromkeys(each.timing.unit for each in entries):
-            alike = [each for each in entries if (each.file.tool, each.timing.unit) == (tool, unit)]
+        for what in dict.fromkeys(map(find_what, entries)):
+            alike = [each for each in entries if (each.file.tool, find_what(each)) == (tool, what)]
             if len(alike) > 1:
                 found.append(_build_own(tool, alike, seed))
     return found
+
+
+def find_what(entry: Entry) -> tuple[str, str]:
+    """What was measured: its unit and, in suites of the harness's own, the metric. Nothing else is
+    compared with it."""
+    metric, bracket, _ = entry.timing.name.partition("[")
+    return entry.timing.unit, metric if bracket and metric in METRICS else ""
 
 
 def _build_overview(results: Results, entries: Sequence[Entry], seed: int) -> Table:
@@ -104,7 +112,7 @@ def _build_row(entry: Entry, ratio: str) -> Row:
     median, interval = format_median(timing)
     cells = (
         Cell(entry.file.tool, quote(entry.file.path.name)),
-        Cell(SPANS[entry.file.tool]),
+        Cell(SPANS[entry.file.tool] if timing.unit == "s" else ABSENT),
         Cell(str(len(timing.values)), failed),
         Cell(median, interval),
         Cell(ratio if timing.unit == "s" else ABSENT),

@@ -22,9 +22,9 @@ from harness.analysis.compare_result import SIGNIFICANT, Comparison, Report, Ter
 from harness.analysis.compare_sides import Case, Key, Series, Side, divide_by
 from harness.analysis.compare_traits import find_differences
 from harness.analysis.statistics import Floats, correct_holm
-from harness.analysis.two_samples import compare_samples
+from harness.analysis.two_samples import POINT_SHARE, compare_samples
 from harness.errors import InputError
-from harness.metrics import METRICS
+from harness.metrics import METRICS, is_image_size
 from harness.model import AA_SUFFIX
 from harness.store.foreign import METRIC
 
@@ -156,7 +156,9 @@ def _align(base: Series, new: Series) -> tuple[Floats, Floats]:
 def _find_detectable(blur: float, floor: float | None, terms: Terms) -> float:
     """The least change that would be found with 80 % power; ``blur`` is `Differences.blur`."""
     reach = np.log1p(terms.threshold) + blur
-    return float(np.expm1(max(reach, np.log1p(floor or 0.0))))
+    # Beyond the floor must lie the ratio alone, which scatters by a fraction of that blur.
+    beyond = np.log1p(floor or 0.0) + blur * POINT_SHARE
+    return float(np.expm1(max(reach, beyond)))
 
 
 def _find_shift(base: Series, new: Series, shift: float) -> float | None:
@@ -169,7 +171,8 @@ def _find_reason(base: Side, new: Side, key: Key, pair: tuple[Floats, Floats]) -
         series = side.series[key]
         if series.broken:
             return f"{side.label}: {series.broken}"
-        refusal = find_refusal(list(series.marks))
+        fixed = is_image_size(key[2])  # nothing in a trial can change it
+        refusal = find_refusal([""] * len(series.marks) if fixed else list(series.marks))
         if refusal:
             return f"{side.label}: {refusal}"
         if (values <= 0).any():

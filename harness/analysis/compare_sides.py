@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.analysis.aggregate import APART, load_samples, reduce_to_blocks
 from harness.analysis.compare_traits import Traits, build_foreign_traits, build_traits
-from harness.analysis.results import find_seed, get_mapping
+from harness.analysis.results import find_seed, get_mapping, is_step
 from harness.analysis.statistics import Floats
 from harness.errors import InputError
 from harness.metrics import METRICS
@@ -199,7 +199,7 @@ def _count_trials(outcomes: Sequence[Outcome]) -> dict[Case, tuple[int, int]]:
     total: Counter[Case] = Counter()
     failed: Counter[Case] = Counter()
     for outcome in outcomes:
-        if outcome.warmup or outcome.instances != 1 or "steps" in outcome.details:
+        if outcome.warmup or outcome.instances != 1 or is_step(outcome):
             continue
         case = (outcome.platform, outcome.workload)
         total[case] += 1

@@ -106,9 +106,11 @@ def count_false_alarms(pairs: Pairs, seed: int, relabellings: int = RELABELLINGS
     Directly, on the arms as they were measured; and, as these are few, on random relabellings:
     two arms of one platform may change places in a block, so the same change in every workload
     and metric of that block gives a table that could as well have been measured. The noise floor is
-    left out of it, as no arm can exceed its own; with it, verdicts are false less often.
+    left out of it, as no arm can exceed its own; with it, verdicts are false less often. Figures
+    that are the same in every block, such as sizes of an image, cannot differ and do not count.
     """
-    usable = np.flatnonzero((pairs.table["withheld"] == "").to_numpy())
+    moved = np.bincount(pairs.groups, weights=pairs.logs != 0, minlength=len(pairs.table)) > 0
+    usable = np.flatnonzero((pairs.table["withheld"] == "").to_numpy() & moved)
     kept = np.isin(pairs.groups, usable)
     groups = np.searchsorted(usable, pairs.groups[kept]).astype(np.int64)
     logs, blocks, count = pairs.logs[kept], pairs.blocks[kept], len(usable)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.ratios import compare_platforms
 from harness.analysis.results import find_reference, find_seed, get_list, get_mapping, is_step
 from harness.analysis.statistics import CONFIDENCE, best_coverage
+from harness.metrics import METRICS
 from harness.model import AA_SUFFIX, Outcome
 from harness.precision import FAILED_SHARE, Decision, Width, find_half_width
 from harness.store import read_journal, read_manifest
@@ -54,6 +55,12 @@ def decide(
         for (platform, workload), (failed, total) in sorted(failing.items())
     )
     widths = _find_widths(asked, manifest)
+    lines += tuple(
+        f"{each.metric} of {each.platform} with {each.workload}: it has no interval"
+        for each in widths
+        if each.reach != each.reach and METRICS[each.metric].unit == "s"  # sizes may well be 0
+    )
+    widths = [each for each in widths if each.reach == each.reach]
     widest = max(widths, key=lambda each: each.reach, default=None)
     narrow = widest is not None and widest.reach <= precision
     return Decision(narrow, widest, lines)

@@ -24,7 +24,7 @@ from harness.analysis.pairs import (
 )
 from harness.analysis.pairs import THRESHOLD as THRESHOLD
 from harness.analysis.statistics import correct_holm
-from harness.metrics import METRICS
+from harness.metrics import METRICS, is_image_size
 from harness.model import AA_SUFFIX
 
 
@@ -60,7 +60,11 @@ def compare_platforms(
 def _judge(row: Mapping[Hashable, Any], threshold: float) -> str:
     names = ("metric", "low", "high", "p", "p_equivalence", "floor")
     metric, low, high, p, p_equivalence, floor = (row[name] for name in names)
-    return find_verdict(metric, low, high, p, p_equivalence, floor, threshold)
+    return find_verdict(metric, low, high, p, p_equivalence, floor, threshold, row["n"])
+
+
+LEAST_PAIRS = 6
+"""With fewer blocks no interval of a median holds with 95 %, so none says that two differ."""
 
 
 def find_verdict(
@@ -71,8 +75,9 @@ def find_verdict(
     p_equivalence: float,
     floor: float,
     threshold: float = THRESHOLD,
+    pairs: int = LEAST_PAIRS,
 ) -> str:
-    """The word for a ratio with the interval ``low`` to ``high``.
+    """The word for a ratio of so many ``pairs``, with the interval ``low`` to ``high``.
 
     A difference must lie as a whole beyond the threshold and beyond the noise floor, and survive
     the correction; equivalence needs the whole interval within the threshold, a corrected p of its
@@ -82,13 +87,14 @@ def find_verdict(
     noise = np.log1p(floor) if np.isfinite(floor) else 0.0
     bound = max(practical, noise)
     below, above = find_words(metric)
-    certain = p < SIGNIFICANT  # NaN is not
+    enough = pairs >= LEAST_PAIRS or is_image_size(metric)  # which is no matter of chance
+    certain = enough and p < SIGNIFICANT  # NaN is not
     if certain and np.log(high) < -bound:
         return below
     if certain and np.log(low) > bound:
         return above
     within = -practical <= np.log(low) and np.log(high) <= practical
-    alike = within and p_equivalence < SIGNIFICANT and noise <= practical
+    alike = enough and within and p_equivalence < SIGNIFICANT and noise <= practical
     return "equivalent" if alike else "inconclusive"
 
 

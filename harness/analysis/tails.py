@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.aggregate import SERIES, reduce_to_blocks
+from harness.analysis.aggregate import SERIES, find_refusals, reduce_to_blocks
 from harness.analysis.arrays import Floats, iterate_rows
 from harness.analysis.pairs import merge_references, select_headlines
 from harness.analysis.quantiles import CONFIDENCE, find_quantile_interval, find_quantile_refusal
@@ -48,6 +48,9 @@ def summarise_quantiles(samples: pd.DataFrame, metrics: Collection[str]) -> pd.D
     groups = np.asarray(keys.ngroup(), dtype=np.int64)
     table = keys.size().rename("n").reset_index()
     values = blocks["value"].to_numpy(dtype=float)
+    refusals = find_refusals(
+        blocks["marks"].astype(str).to_numpy(), blocks["disturbed"].to_numpy(), groups, len(table)
+    )
     parts = []
     for share in SHARES:
         found = np.full((3, len(table)), np.nan)
@@ -55,7 +58,10 @@ def summarise_quantiles(samples: pd.DataFrame, metrics: Collection[str]) -> pd.D
             if not find_quantile_refusal(rows.shape[1], share):
                 low, high = find_quantile_interval(np.sort(rows, axis=1), share)
                 found[:, part] = np.quantile(rows, share, axis=1), low, high
-        reasons = [find_quantile_refusal(size, share) for size in table["n"].tolist()]
+        reasons = [
+            find_quantile_refusal(size, share) or disturbed
+            for size, disturbed in zip(table["n"].tolist(), refusals, strict=True)
+        ]
         columns = dict(zip(("value", "low", "high"), found, strict=True))
         parts.append(table.assign(share=share, **columns, withheld=reasons))
     return pd.concat(parts, ignore_index=True)

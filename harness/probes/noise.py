@@ -19,6 +19,9 @@ from harness.probes import outside
 STEAL_SHARE = 0.02
 """A trial is marked where more than this share of one CPU's time was stolen."""
 
+STEAL_LEAST_S = 0.025
+"""Less than this is one tick or two of the kernel's account, which counts in hundredths."""
+
 PRESSURE_SHARE = 0.10
 """A trial is marked where tasks waited for memory or I/O longer than this share of it."""
 
@@ -141,7 +144,7 @@ def find_marks(before: Noise, after: Noise, *, told: bool = True) -> list[str]:
     """
     seconds = (after.clock - before.clock) / _NANOSECONDS
     marks = []
-    if after.steal - before.steal > STEAL_SHARE * seconds:
+    if after.steal - before.steal > max(STEAL_SHARE * seconds, STEAL_LEAST_S):
         marks.append("steal")
     if after.swapped > before.swapped:
         marks.append("swap")

@@ -152,3 +152,11 @@ def test_too_few_blocks_give_no_verdict(tmp_path: Path, blocks: int) -> None:
 )
 def test_what_the_others_are_compared_with(platforms: list[str], reference: str | None) -> None:
     assert find_reference(platforms, KINDS) == reference
+
+
+def test_fewer_than_six_pairs_tell_no_difference_but_of_sizes() -> None:
+    certain = (2.0, 2.1, 0.001, 1.0, 0.0)
+    assert find_verdict("startup.ready", *certain, pairs=5) == "inconclusive"
+    assert find_verdict("startup.ready", *certain, pairs=6) == "slower"
+    assert find_verdict("disk.image_allocated", *certain, pairs=3) == "larger"
+    assert find_verdict("startup.ready", 0.99, 1.01, 0.9, 0.001, 0.0, pairs=5) == "inconclusive"

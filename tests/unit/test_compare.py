@@ -20,7 +20,13 @@ from harness.analysis.two_samples import compare_samples
 from harness.metrics import METRICS
 from harness.model import Measurement, Outcome
 from harness.store import Store, read_journal, read_manifest, write_manifest, write_samples
-from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, write_run
+from tests.unit.synthetic import (
+    Synthetic,
+    build_manifest,
+    build_outcomes,
+    build_series,
+    write_run,
+)
 
 SMALL = Synthetic(("process", "namespace", "vm-direct"), ("namespace",), ("noop",), blocks=10)
 Change = Callable[[Outcome], Outcome | None]
@@ -242,6 +248,31 @@ def test_a_platform_that_no_longer_starts_is_a_regression(
     assert "regression: every trial of vm-direct with noop failed in NEW" in out
     code, document = compare_json(capsys, new, base)  # it was broken before, and is not now
     assert (code, document["broken"]) == (0, [])
+
+
+def test_a_density_series_does_not_hide_that_every_trial_failed(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = replace(SMALL, failing=[("vm-direct", "noop")])
+    folder = tmp_path / "new"
+    with Store.create(folder, build_manifest(plan)) as store:
+        for outcome in [*build_outcomes(plan), *build_series(200e6, 4)]:
+            store.append(outcome)
+    write_samples(folder)
+    code, document = compare_json(capsys, base, folder)
+    assert (code, document["verdict"]) == (1, "regression")
+
+
+def test_marks_of_trials_do_not_withhold_what_an_image_takes(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = scale("disk.image_allocated", 2.0, "vm-direct")
+    new = write_changed(
+        tmp_path / "new", lambda each: replace(larger(each) or each, marks=(*each.marks, "steal"))
+    )
+    code, document = compare_json(capsys, base, new)
+    row = find(document, "vm-direct", "disk.image_allocated")
+    assert (code, row["withheld"], row["verdict"]) == (1, "", "larger")
 
 
 def test_what_only_one_run_has_is_said_and_the_rest_compared(

@@ -271,6 +271,24 @@ def test_the_command_to_repeat_has_the_seed_that_was_drawn(tmp_path: Path) -> No
     assert "python -m harness run --blocks 6 --seed 1" in page
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_start_of_no_time_at_all_leaves_the_report_whole(tmp_path: Path, value: float) -> None:
+    plan = Synthetic(blocks=6)
+    folder = tmp_path / "r"
+    with Store.create(folder, build_manifest(plan)) as store:
+        for outcome in build_outcomes(plan):
+            rows = tuple(
+                replace(row, value=value)
+                if row.metric == "startup.ready" and outcome.platform == "process"
+                else row
+                for row in outcome.measurements
+            )
+            store.append(replace(outcome, measurements=rows))
+    write_samples(folder)
+    render_report(folder)
+    assert "a value that is not above zero: no ratio" in (folder / "report.md").read_text()
+
+
 def test_a_density_series_has_a_figure_and_is_no_trial_of_a_block(tmp_path: Path) -> None:
     with Store.create(tmp_path / "r", build_manifest(SMALL)) as store:
         for outcome in [*build_outcomes(SMALL), *build_series(200e6, 8)]:

@@ -17,7 +17,7 @@ from harness.analysis.tails import (
     divide_quantiles,
     summarise_quantiles,
 )
-from tests.unit.synthetic import Synthetic, write_run
+from tests.unit.synthetic import Synthetic, build_outcomes, write_run
 
 PLAN = Synthetic(("namespace", "vm-direct"), ("namespace",), ("noop",), blocks=80)
 
@@ -32,6 +32,14 @@ def test_a_run_of_80_blocks_has_p95_and_no_p99(tmp_path: Path) -> None:
     assert rows[0.5]["high"] < rows[0.95]["low"] < rows[0.95]["high"]
     assert rows[0.99]["withheld"] == "368 blocks are needed, 80 were measured"
     assert np.isnan(rows[0.99]["value"])
+
+
+def test_quantiles_of_disturbed_trials_are_withheld(tmp_path: Path) -> None:
+    marks = {each.trial: ("steal",) for each in build_outcomes(PLAN) if each.block > 20}
+    samples = load_samples(write_run(tmp_path / "r", replace(PLAN, marks=marks)))
+    reasons = set(summarise_quantiles(samples, METRICS)["withheld"])
+    assert any(reason.startswith("60 of 80 trials were disturbed") for reason in reasons)
+    assert "" not in reasons
 
 
 def test_ratios_of_quantiles_are_paired_and_leave_the_second_arm_out(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ CHANCE = np.random.default_rng(7)
 
 
 @pytest.mark.parametrize(("first", "second"), [(3, 3), (4, 9), (10, 10), (12, 25), (60, 7)])
-def test_p_is_that_of_yuen_and_welch(first: int, second: int) -> None:
+def test_p_is_that_of_welch(first: int, second: int) -> None:
     base, new = CHANCE.normal(0, 0.1, (50, first)), CHANCE.normal(0.05, 0.2, (50, second))
     found, _ = find_p_values(np.sort(base, axis=1), np.sort(new, axis=1))
-    expected = stats.ttest_ind(base, new, axis=1, equal_var=False, trim=0.2).pvalue
+    expected = stats.ttest_ind(base, new, axis=1, equal_var=False).pvalue
     assert found == pytest.approx(expected, rel=1e-9)
 
 

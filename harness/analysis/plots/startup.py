@@ -106,7 +106,8 @@ def draw_milestones(results: Results) -> Drawing | None:
             every = [stop.seconds for each in stops.values() for stop in each]
             found = (results.find(platform, workload, HEADLINE) for platform in stops)
             every += [each.high for each in found if each]
-            step = set_log_axis(axes, min(every), max(every) * 2.2, "s")
+            above = [each for each in every if each > 0] or [1.0]
+            step = set_log_axis(axes, min(above), max(above) * 2.2, "s")
         panels[-1].set_xlabel(f"time since the request, {say_log(step)}")
         names = list(dict.fromkeys(s.milestone for _, st in chosen for t in st.values() for s in t))
         keys = [_build_dot(each) for each in sorted(names, key=_SHOWN.index) if each != "ready"]
