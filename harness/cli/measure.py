@@ -75,7 +75,7 @@ _BESIDE_RESUME = ("out", "dry_run")
     default=None,
     help="Measure although an imported image is not the same everywhere; the report says so.",
 )
-@click.option("--quick", is_flag=True, help="Only 3 blocks.")
+@click.option("--quick", is_flag=True, help="Only 3 blocks: a look, no verdicts.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The result folder.")
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a broken-off run."
