@@ -67,8 +67,8 @@ def build_method(results: Results) -> list[str]:
         "a trend over the run taken out; ratios are paired within blocks.",
         f"A verdict of a difference needs the whole interval beyond {format_share(THRESHOLD)} and "
         "beyond the noise floor of the A/A arm of its kind (else the largest), and p < 0.05 after "
-        "Holm's correction over all comparisons (Student's paired t-test on log ratios); with fewer "
-        f"than {LEAST_PAIRS} pairs there is none, but of what an image takes.",
+        "Holm's correction over all comparisons (Student's paired t-test on log ratios); with "
+        f"fewer than {LEAST_PAIRS} pairs there is none, but of what an image takes.",
         f"`equivalent` needs the whole interval within {format_share(THRESHOLD)}, a noise floor "
         "below that, and p < 0.05 of two one-sided tests, corrected in the same way.",
         *_describe_quantiles(results),
