@@ -197,8 +197,14 @@ def _conclude(folder: Path) -> int:
     click.echo(format_summary(folder))
     click.echo(f"report: {shorten_path(folder / 'report.html')}")
     outcomes = read_journal(folder / "journal.jsonl")
-    if not any(outcome.milestones for outcome in outcomes if outcome.status == "ok"):
+    finished = [each for each in outcomes if each.status == "ok" and each.milestones]
+    if not finished:
         raise HostError("every trial failed", hint=f"{shorten_path(folder)}/logs has their logs")
+    if all(each.warmup for each in finished):
+        raise HostError(
+            "no measured trial was finished, only warm-up",
+            hint=f"a longer --budget, or {shorten_path(folder)}/logs says why",
+        )
     return 0
 
 
