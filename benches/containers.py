@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benches.rig import Measure, Samples, run_interleaved, time_command
+from benches.rig import Measure, Samples, build_spec, run_interleaved, time_command
 from harness import cgroup, linux
 from harness.drivers import load_driver
-from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.base import Toolbox
 from harness.images.catalog import require_image
 from harness.images.model import Image
 from harness.images.programs import SOURCES, build_compile, build_programs, require_compiler
@@ -43,24 +43,11 @@ def build_measures(
     driver = load_driver("namespace", Toolbox(starter=starter))
 
     def start_namespace(number: int) -> float:
-        name = f"n{number}"
-        folder = scratch / name
-        folder.mkdir()
-        groups = tree.start(name)
-        spec = InstanceSpec(
-            name=name,
-            folder=folder,
-            image=image,
-            command=("true",),
-            environment={},
-            ready="exit",
-            memory=256 << 20,
-            cgroups=groups,
-        )
+        spec = build_spec(f"n{number}", scratch, image, tree)
         with driver.start_instance(spec) as instance:
             instance.wait_ready()
             stamps = dict(instance.milestones)
-        cgroup.remove(groups)
+        cgroup.remove(spec.cgroups)
         return (stamps["ready"] - stamps["request"]) / 1e9
 
     def run_reference(number: int) -> float:
