@@ -39,7 +39,9 @@ DISK_RESERVE = 1 << 30
 ENDED = "ended"
 """Where the last step of a series says, in its details, why there is none after it."""
 
-_PIDS_RESERVE = 2000
+PIDS_RESERVE = 2000
+"""Process ids that a series leaves free."""
+
 _NANOSECONDS = 1_000_000_000
 
 
@@ -69,7 +71,7 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
                 rows += crowd.read_occupied()
                 end = crowd.find_end() if number < count else "all were started"
                 details = {ENDED: end} if end else {}
-                marks = _find_marks(outcome)
+                marks = find_marks(outcome)
                 yield replace(outcome, measurements=tuple(rows), marks=marks, details=details)
                 if end:
                     return
@@ -121,8 +123,8 @@ class _Crowd:
             return f"tasks waited for memory for {pressure:.0%} of the last ten seconds"
         if shutil.disk_usage(self.bench.scratch).free < DISK_RESERVE:
             return f"less than {format_bytes(DISK_RESERVE)} of disk are free"
-        if noise.count_free_pids() < _PIDS_RESERVE:
-            return f"fewer than {_PIDS_RESERVE} process ids are free"
+        if noise.count_free_pids() < PIDS_RESERVE:
+            return f"fewer than {PIDS_RESERVE} process ids are free"
         return find_end(self.available, self.bench.reserve)
 
     def read_occupied(self) -> list[Measurement]:
@@ -142,7 +144,8 @@ class _Crowd:
         return [Measurement("disk.occupied", taken)]
 
 
-def _find_marks(outcome: Outcome) -> tuple[str, ...]:
+def find_marks(outcome: Outcome) -> tuple[str, ...]:
+    """The label of an emulated instance."""
     return ("emulated",) if outcome.accelerator == "tcg" else ()
 
 

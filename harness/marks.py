@@ -118,6 +118,13 @@ _MARKS = (
         "give the load generator more threads",
     ),
     Mark(
+        "generator-late",
+        "A storm's median request came later than it was due by over a tenth of the median time "
+        "to ready: what starts the instances may have been the limit",
+        "start fewer at once (`storm`), or on a host with more and quieter CPUs",
+        "start fewer at once",
+    ),
+    Mark(
         "tool-clock",
         "The tool said that its work took longer than the host saw it run: its clock is another",
         "do not use its figures; a guest's clock may drift, above all an emulated one's",

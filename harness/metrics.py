@@ -79,6 +79,19 @@ _TABLE = (
     Metric("density.ready", "startup", "s", True, False,
            "From the request until the last of `instances` instances is ready, beside the others",
            "host CLOCK_MONOTONIC, as startup.ready; one start for each number of instances"),
+    Metric("storm.ready", "startup", "s", True, False,
+           "From the intended start of an instance until it is ready, with `instances` starting "
+           "in the same storm; phase: `burst`, all due at once, or the rate of Poisson arrivals",
+           "host CLOCK_MONOTONIC; intended starts are fixed beforehand, so a late generator or "
+           "queue hides no delay"),
+    Metric("storm.late", "startup", "s", None, False,
+           "From the intended start of an instance to its request: what the generator of the "
+           "storm adds, a part of storm.ready",
+           "host CLOCK_MONOTONIC; one thread for each instance, asleep until its start is due"),
+    Metric("storm.rate", "startup", "1/s", False, False,
+           "Starts per second and core: a burst's instances over the time until the last of them "
+           "is ready and the CPUs of the host; none where one failed",
+           "host CLOCK_MONOTONIC; CPUs by sched_getaffinity(2)"),
     Metric("memory.minimum", "memory", "B", True, True,
            "The smallest guest memory, or container limit, with which the workload still gets "
            "ready; phase too_little: the largest with which no start got ready",

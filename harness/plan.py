@@ -77,6 +77,9 @@ class Plan:
     aa_open: bool = False
     reserve: int = 1 << 30
     density_time: float | None = None
+    storm: int = 0
+    storm_rates: tuple[float, ...] = ()
+    storm_repeats: int = 6
 
 
 @dataclass(frozen=True, slots=True)

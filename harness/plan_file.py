@@ -23,7 +23,14 @@ from harness.plan import (
 from harness.plan_keys import PlanKeys as PlanKeys
 from harness.plan_keys import VariantKeys as VariantKeys
 from harness.precision import CONFIRMED_BLOCKS, MOST_BLOCKS
-from harness.units import format_bandwidth, parse_bandwidth, parse_duration, parse_share, parse_size
+from harness.units import (
+    format_bandwidth,
+    parse_bandwidth,
+    parse_duration,
+    parse_rate,
+    parse_share,
+    parse_size,
+)
 from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
 
@@ -90,6 +97,9 @@ class _Reader:
             cache=keys.cache,
             settle=self._duration("settle", keys.settle, least=0.0),
             density=0 if is_remote(connection) else keys.density,
+            storm=0 if is_remote(connection) else keys.storm,
+            storm_rates=self._storm_rates(),
+            storm_repeats=keys.storm_repeats,
             minimum=keys.minimum,
             moves=keys.moves,
             bandwidths=self._bandwidths(),
@@ -244,6 +254,20 @@ class _Reader:
         except InputError as error:
             raise self._fault("bandwidths", error.message, error.hint) from None
         self._refuse_twice("bandwidths", tuple(map(format_bandwidth, found)))
+        return found
+
+    def _storm_rates(self) -> tuple[float, ...]:
+        """Starts per second. They are refused where `storm` says not how many starts there are."""
+        if self.keys.storm_rates and not self.keys.storm:
+            reason = "without `storm` nothing starts at these rates"
+            raise self._fault("storm_rates", reason, "storm = 16")
+        if self.keys.storm == 1:
+            raise self._fault("storm", "1 start is no storm", "two or more, or 0 for none")
+        try:
+            found = tuple(map(parse_rate, self.keys.storm_rates))
+        except InputError as error:
+            raise self._fault("storm_rates", error.message, error.hint) from None
+        self._refuse_twice("storm_rates", tuple(f"{rate:g}/s" for rate in found))
         return found
 
     def _size(self, key: str, text: str) -> int:

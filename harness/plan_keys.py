@@ -210,6 +210,33 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=["1GiB"],
         ),
     ] = "1GiB"
+    storm: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="After the trials, start so many instances of each platform at once, and "
+            "measure what that does to each start; 0 leaves it out",
+            examples=[16],
+        ),
+    ] = 0
+    storm_rates: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Start as many also one by one at these rates, by a Poisson process that "
+            "does not wait for the last to be ready (open loop)",
+            examples=[["2/s"]],
+        ),
+    ] = ()
+    storm_repeats: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="How often each storm is run; an interval takes 6 or more",
+            examples=[6],
+        ),
+    ] = 6
     minimum: Annotated[
         bool,
         Meta(

@@ -111,7 +111,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         trial.measure()
     except (HarnessError, OSError) as error:
         notes.measurements.clear()
-        notes.details["logs"] = _keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
+        notes.details["logs"] = keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
         outcome = replace(
             outcome, status="failed", error=describe_error(error), hint=find_remedy(error)
         )
@@ -398,7 +398,7 @@ def find_remedy(error: HarnessError | OSError) -> str | None:
     return "free some space, or point HARNESS_CACHE at a larger disk" if full else None
 
 
-def _keep_logs(source: Path, logs: Path, trial: int) -> list[str]:
+def keep_logs(source: Path, logs: Path, trial: int) -> list[str]:
     """Copy a failed trial's logs to the result folder; their names."""
     target = logs / f"trial-{trial}"
     kept: list[str] = []

@@ -24,6 +24,8 @@ _SIZE_UNITS = {
     "GiB": 2**30,
 }
 _BANDWIDTH_UNITS = {"Gbit": 10**9, "Mbit": 10**6, "kbit": 10**3}
+_RATE_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_RATE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*/\s*(s|min|h)\s*")
 _SHARE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*%\s*")
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
 
@@ -62,6 +64,15 @@ def parse_bandwidth(text: str) -> int:
     found = round(float(match[1]) * _BANDWIDTH_UNITS.get(match[2], 0)) if match else 0
     if found <= 0:
         raise InputError(f"{text!r} is not a bandwidth", hint='write "100Mbit" or "1Gbit"')
+    return found
+
+
+def parse_rate(text: str) -> float:
+    """Events per second from ``"2/s"`` or ``"30/min"``; raises InputError for anything else."""
+    match = _RATE.fullmatch(text)
+    found = float(match[1]) / _RATE_UNITS[match[2]] if match else 0.0
+    if found <= 0:
+        raise InputError(f"{text!r} is not a rate", hint='write "2/s" or "30/min"')
     return found
 
 

@@ -1,8 +1,8 @@
 """All that a run has to do once it is set up, in order, as far as its pace allows.
 
-Blocks come first, then density series, searches for the smallest memory, and moves. What comes
-after the blocks is numbered after all blocks that there may be, so that no number depends on where
-the blocks end: a run that goes on later finds the same ones.
+Blocks come first, then density series, searches for the smallest memory, moves and storms. What
+comes after the blocks is numbered after all blocks that there may be, so that no number depends on
+where the blocks end: a run that goes on later finds the same ones.
 """
 
 import itertools
@@ -24,6 +24,7 @@ from harness.plan import (
     walk_schedule,
 )
 from harness.runner import Bench, run_schedule
+from harness.storm import Storm, build_storms, run_storm
 
 STARTS = 20
 """About so many starts has a search; what it takes is guessed from the longest block."""
@@ -40,6 +41,7 @@ class Work:
     series: Sequence[tuple[ScheduledTrial, int]]
     searches: Sequence[ScheduledTrial]
     moves: Sequence[Move]
+    storms: Sequence[Storm]
     done: frozenset[int]
     say: Callable[[str], None]
 
@@ -47,7 +49,9 @@ class Work:
         """How many trials there are with so many measured blocks."""
         arms = self._count_arms()
         steps = sum(count + 1 for _, count in self.series)
-        return (self.plan.warmup + blocks) * arms + steps + len(self.searches) + len(self.moves)
+        starts = sum(len(each.arrivals) for each in self.storms)
+        rest = steps + len(self.searches) + len(self.moves) + starts
+        return (self.plan.warmup + blocks) * arms + rest
 
     def run(self, pace: Pace) -> Iterator[Outcome]:
         """Do it as far as ``pace`` and its budget allow; what they do not is noted there."""
@@ -64,6 +68,9 @@ class Work:
                 found = (run_search(each, bench) for each in (search,))
                 yield from budget.watch("search for the smallest memory", found)
         yield from self._run_moves(pace)
+        for storm in self.storms:
+            if self._may_begin(storm.first, "storm", pace, len(storm.arrivals) * each):
+                yield from budget.watch("storm", run_storm(storm, bench))
 
     def _run_moves(self, pace: Pace) -> Iterator[Outcome]:
         left = [each for each in self.moves if each.scheduled.trial not in self.done]
@@ -96,8 +103,9 @@ def build_work(plan: Plan, bench: Bench, done: Collection[int], say: Callable[[s
     series = build_series(plan, bench.drivers)
     number = find_next(plan, series)
     searches = build_searches(plan, bench.drivers, number, grouped=bench.tree is not None)
-    moves = choose_moves(build_moves(plan, bench.drivers, number + len(searches)))
-    return Work(plan, bench, series, searches, moves, frozenset(done), say)
+    moves = build_moves(plan, bench.drivers, number + len(searches))
+    storms = build_storms(plan, bench.drivers, number + len(searches) + len(moves))
+    return Work(plan, bench, series, searches, choose_moves(moves), storms, frozenset(done), say)
 
 
 def runs_here(scheduled: ScheduledTrial, bench: Bench) -> bool:

@@ -27,8 +27,11 @@ CASE = ["workload", "image", "cache", "instances"]
 ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
-APART = ("memory.available", "disk.occupied", "density.ready", "memory.minimum")
-"""Metrics that are no trial's: a series of running instances, and a search."""
+APART = (
+    "memory.available", "disk.occupied", "density.ready", "memory.minimum",
+    "storm.ready", "storm.late", "storm.rate",
+)  # fmt: skip
+"""Metrics that are no trial's: a series of running instances, a search, and starts in a storm."""
 
 LEAST_BLOCKS = 3
 MOST_MARKED = 1 / 3

@@ -56,7 +56,7 @@ def list_series(results: Results) -> list[Series]:
     failed = {
         (outcome.platform, outcome.workload): outcome.error or "a start failed"
         for outcome in results.failed
-        if outcome.instances > 1
+        if outcome.instances > 1 and "storm" not in outcome.details
     }
     found = []
     for platform in results.platforms:

@@ -115,7 +115,8 @@ class Results:
 
     @property
     def measured(self) -> list[Outcome]:
-        """The trials that count: no warm-up, step of a density series, search or move."""
+        """The trials that count: no warm-up, step of a density series, search, move or
+        storm."""
         return [
             outcome
             for outcome in self.outcomes
@@ -185,7 +186,7 @@ def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str |
 def is_step(outcome: Outcome) -> bool:
     """Whether this is no trial of a block but a step of a series, a search or a move."""
     series = any(row.metric == SERIES_METRIC for row in outcome.measurements)
-    return series or not {"steps", "move"}.isdisjoint(outcome.details)
+    return series or not {"steps", "move", "storm"}.isdisjoint(outcome.details)
 
 
 def find_seed(manifest: Mapping[str, object]) -> int:

@@ -56,6 +56,9 @@ _BESIDE_RESUME = ("out", "dry_run")
     help="Search the smallest memory with which each workload still gets ready.",
 )
 @click.option(
+    "--storm", type=int, metavar="K", help="Start so many instances of each platform at once too."
+)
+@click.option(
     "--moves/--no-moves",
     default=None,
     help="Move the images over a shaped link too: bytes and seconds to `ready`.",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from harness.channel import Channel
 
 
+def _go_at_once() -> None:
+    """A start that waits for nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """One instance to start, as plain data; everything in it was made before the clock starts.
@@ -28,7 +32,8 @@ class InstanceSpec:
     memory and the container's limit. ``address`` is set where the workload needs a network:
     the instance's address with prefix on the lab's bridge; None means loopback only, or the lab's
     own network where ``host_network`` is set. Without ``limits`` a container gets none.
-    ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root.
+    ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root. ``gate`` is called when all is
+    prepared, just before ``request`` is stamped: a start among many waits there for its moment.
     """
 
     name: str
@@ -48,6 +53,7 @@ class InstanceSpec:
     limits: bool = True
     directory: str = "/"
     user: str | None = None
+    gate: Callable[[], None] = _go_at_once
 
     @property
     def may_gain(self) -> bool:

@@ -195,6 +195,7 @@ def start_commanded_instance(
         )
         instance = CommandedInstance(spec, command, channel, starter)
         try:
+            spec.gate()
             channel.milestones["request"] = read_clock()
             starter.go()
             yield instance

@@ -279,6 +279,7 @@ class DockerDriver:
         """The timed part: create, then start."""
         spec, api, stamps = instance.spec, instance.api, instance.milestones
         with translated():
+            spec.gate()
             stamps["request"] = read_clock()
             instance.container = api.create_container(
                 image,

@@ -163,6 +163,7 @@ class VmDriver:
             channel.ended = instance.describe_end
             try:
                 with cgroup.entered(spec.cgroups):
+                    spec.gate()
                     channel.milestones["request"] = read_clock()
                     if plan.memory is None:
                         hypervisor.create(domain, xml, ports)

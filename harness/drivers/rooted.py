@@ -146,6 +146,7 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
         channel = Channel(starter)
         instance = RootedInstance(spec, channel, starter, layout, on_host=mode == "chroot")
         try:
+            spec.gate()
             channel.milestones["request"] = read_clock()
             starter.go()
             deadline = channel.milestones["request"] + int(spec.timeout * _NANOSECONDS)

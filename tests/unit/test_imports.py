@@ -76,6 +76,7 @@ CONCRETE = "harness.drivers.[!b]*"  # every module of drivers but base
 WALLS = (
     ("harness.runner", ("harness.store*", CONCRETE)),
     ("harness.density", ("harness.store*", CONCRETE)),
+    ("harness.storm", ("harness.store*", CONCRETE)),
     ("harness.minimum", ("harness.store*", CONCRETE)),
     ("harness.isolation*", ("harness.analysis*", CONCRETE)),
     ("harness.probes*", (CONCRETE,)),
