@@ -356,8 +356,8 @@ def _time(crowd: _Crowd, start: _Start) -> tuple[float, float]:
 
 def is_late(timings: Sequence[tuple[float, float]]) -> bool:
     """Whether the generator may be what was measured; pairs of seconds to ready and of lateness."""
-    ready, late = (statistics.median(column) for column in zip(*timings, strict=True))
-    return late > LATE_SHARE * ready
+    late = statistics.median(late for _, late in timings)
+    return late > LATE_SHARE * statistics.median(ready for ready, _ in timings)
 
 
 def build_whole(

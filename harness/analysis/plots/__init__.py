@@ -9,6 +9,7 @@ from harness.analysis.plots.rebuild import draw_rebuilds
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
 from harness.analysis.plots.spread import draw_ecdf
 from harness.analysis.plots.startup import draw_milestones, draw_phases
+from harness.analysis.plots.storm import draw_storms
 from harness.analysis.plots.style import Drawing
 from harness.analysis.results import Results
 from harness.store.names import write_atomically
@@ -26,6 +27,7 @@ def draw_figures(results: Results) -> dict[str, list[Drawing]]:
         "portability": [draw_portability(results, each) for each in results.one_per_image],
         "moves": [draw_moves(results)],
         "density": [draw_crowd(results)],
+        "storm": [draw_storms(results)],
         "break-even": [draw_break_even(results)],
         "run": [draw_drift(results)],
         "rebuild": [draw_rebuilds(results)],

@@ -15,6 +15,7 @@ from harness.analysis import (
     moves,
     rebuild,
     space,
+    storm,
     tables,
     tails,
     walls,
@@ -170,6 +171,13 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
     crowd_drawn = next(iter(drawings.get("density", ())), None)
     further += [
         _build_extra("density", "Density", _DENSITY, crowd_drawn, crowd.build_crowd(results)),
+        _build_extra(
+            "storm",
+            "Boot storms",
+            storm.LEAD,
+            next(iter(drawings.get("storm", ())), None),
+            storm.build_storms(results),
+        ),
         _build_break_even(results, drawings),
         _build_walls(results),
     ]
