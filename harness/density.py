@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness import cgroup
@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.images.model import Image
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import ScheduledTrial
-from harness.probes import disk, memory, noise
+from harness.probes import disk, ksm, memory, noise
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
 from harness.units import format_bytes, format_seconds
 from harness.variants import parse_variant
@@ -38,6 +38,9 @@ DISK_RESERVE = 1 << 30
 
 ENDED = "ended"
 """Where the last step of a series says, in its details, why there is none after it."""
+
+PRESSURE = "pressure"
+"""Where every step says which share of the last ten seconds some task waited, by resource."""
 
 PIDS_RESERVE = 2000
 """Process ids that a series leaves free."""
@@ -66,11 +69,13 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
                     outcome = replace(outcome, accelerator=instance.accelerator)
                     rows.append(build_start(instance))
                 bench.sleep(bench.settle)
+                merging = crowd.wait_merged() if number else {}
                 crowd.available.append(memory.read_available())
                 rows.append(Measurement("memory.available", crowd.available[-1]))
-                rows += crowd.read_occupied()
+                rows += [*crowd.read_merged(), *crowd.read_occupied()]
                 end = crowd.find_end() if number < count else "all were started"
-                details = {ENDED: end} if end else {}
+                details: dict[str, object] = {PRESSURE: read_pressures(), **merging}
+                details |= {ENDED: end} if end else {}
                 marks = find_marks(outcome)
                 yield replace(outcome, measurements=tuple(rows), marks=marks, details=details)
                 if end:
@@ -89,6 +94,12 @@ def build_start(instance: Instance) -> Measurement:
     """How long an instance took from the request to ready."""
     taken = instance.milestones["ready"] - instance.milestones["request"]
     return Measurement("density.ready", taken / _NANOSECONDS)
+
+
+def read_pressures() -> dict[str, float]:
+    """PSI of the host now: shares of the last ten seconds; nothing for a kernel without it."""
+    found = {name: noise.read_recent_pressure(name) for name in ("cpu", "memory", "io")}
+    return {name: round(share, 4) for name, share in found.items() if share is not None}
 
 
 def find_end(available: Sequence[int], reserve: int) -> str:
@@ -126,6 +137,25 @@ class _Crowd:
         if noise.count_free_pids() < PIDS_RESERVE:
             return f"fewer than {PIDS_RESERVE} process ids are free"
         return find_end(self.available, self.bench.reserve)
+
+    def wait_merged(self) -> dict[str, object]:
+        """Give KSM the time to merge what it can, where it does; what that took, for the journal.
+
+        It is asked of machines alone: nothing else offers its memory.
+        """
+        variant = parse_variant(base_platform(self.platform))
+        kind = self.bench.drivers[base_platform(self.platform)].kind
+        if kind != "vm" or not variant.options.merge or ksm.find_fault(ksm.read_merging()):
+            return {}
+        found, seconds = ksm.wait_settled()
+        return {"ksm": {**(asdict(found) if found else {}), "waited_s": round(seconds, 3)}}
+
+    def read_merged(self) -> list[Measurement]:
+        """What KSM saves the host now; no row where it does not run."""
+        merging = ksm.read_merging()
+        if merging is None or not merging.running:
+            return []
+        return [Measurement("memory.merged", merging.saved)]
 
     def read_occupied(self) -> list[Measurement]:
         """What they take on this host's disk now; no row where their files cannot be seen."""

@@ -18,6 +18,7 @@ from harness.drivers import PLATFORMS
 from harness.drivers.base import Driver, Toolbox
 from harness.errors import HarnessError
 from harness.host import Host, Noise, find_noise, read_host
+from harness.marks import START_KSM
 from harness.system import SystemPackage
 from harness.units import format_seconds
 
@@ -258,6 +259,7 @@ def format_checkup(checkup: Checkup) -> str:
         "accelerator",
         f"  {_format_accelerator(checkup.accelerator)}",
     ]
+    lines += ["", "density with KSM", f"  {_format_merging(facts.same_page_merging)}"]
     lines += ["", "the processor", *(f"  {line}" for line in preflight.list_facts(checkup.state))]
     missing = {f"{each.name}: {each.purpose}": each.remedy for each in checkup.missing}
     noise = {each.problem: each.advice for each in checkup.noise}
@@ -284,6 +286,15 @@ def _format_accelerator(check: AcceleratorCheck) -> str:
     if check.name is None:
         return f"not proved: {check.reason}"
     return f"{check.name}, {'proved' if check.proved else 'not proved'}: {check.reason}"
+
+
+def _format_merging(running: bool | None) -> str:
+    """Whether a density series can be measured with same-page merging."""
+    if running is None:
+        return "not here: this kernel has none"
+    if running:
+        return "measured: ksmd runs; `/no-ksm` machines are measured without"
+    return f"withheld: ksmd does not run\n    → {START_KSM}"
 
 
 def _format_pairs(title: str, pairs: Mapping[str, str]) -> list[str]:

@@ -132,7 +132,7 @@ def _find_memory_noise(host: Host) -> list[Noise]:
     if host.same_page_merging:
         found.append(
             Noise(
-                "KSM is on: memory of instances shrinks while it is read",
+                "KSM is on: memory of machines, but `/no-ksm` ones, shrinks while it is read",
                 "echo 0 | sudo tee /sys/kernel/mm/ksm/run",
             )
         )

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 TUNE = "`python -m pyperf system tune`, undone by `python -m pyperf system reset`"
 """pyperf's own advice for a quiet Linux host: governor, turbo, interrupts, perf's sampling rate."""
 
+START_KSM = "echo 1 | sudo tee /sys/kernel/mm/ksm/run"
+"""What switches same-page merging on, for the whole host: never done by the harness itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -76,6 +76,10 @@ _TABLE = (
     Metric("memory.available", "memory", "B", None, False,
            "Host MemAvailable with `instances` instances running: the raw data of memory.marginal",
            "/proc/meminfo of the host at the settled point"),
+    Metric("memory.merged", "memory", "B", None, False,
+           "Memory that KSM saves the whole host with `instances` instances running; no row where "
+           "it does not run",
+           "pages_sharing of /sys/kernel/mm/ksm, after two full scans or a minute"),
     Metric("density.ready", "startup", "s", True, False,
            "From the request until the last of `instances` instances is ready, beside the others",
            "host CLOCK_MONOTONIC, as startup.ready; one start for each number of instances"),

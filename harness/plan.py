@@ -48,7 +48,8 @@ class Plan:
 
     ``bandwidths`` are bits per second, ``delay`` and ``repeats`` those of the moves. ``precision``
     is a share; with it ``blocks`` is the most that are run. ``aa_open`` says that ``aa`` was not
-    stated: the run then chooses again, among the platforms that run on its host.
+    stated: the run then chooses again, among the platforms that run on its host. ``steady`` is what
+    the instances of a loaded density series do, None where there is none.
     """
 
     platforms: tuple[str, ...]
@@ -77,6 +78,8 @@ class Plan:
     aa_open: bool = False
     reserve: int = 1 << 30
     density_time: float | None = None
+    density_load: tuple[Literal["idle", "loaded"], ...] = ("idle",)
+    steady: Workload | None = None
     storm: int = 0
     storm_rates: tuple[float, ...] = ()
     storm_repeats: int = 6

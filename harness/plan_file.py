@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -35,6 +36,8 @@ from harness.variants import build_variant, parse_variant
 from harness.workloads import UnknownWorkloadError, Workload, read_workload
 
 QUICK_BLOCKS = 3
+STEADY = "steady"
+"""The workload that the instances of a loaded density series run."""
 MEMORY_LEAST = 64 << 20
 
 
@@ -97,6 +100,8 @@ class _Reader:
             cache=keys.cache,
             settle=self._duration("settle", keys.settle, least=0.0),
             density=0 if is_remote(connection) else keys.density,
+            density_load=self._density_load(),
+            steady=self._steady(workloads, timeout),
             storm=0 if is_remote(connection) else keys.storm,
             storm_rates=self._storm_rates(),
             storm_repeats=keys.storm_repeats,
@@ -255,6 +260,20 @@ class _Reader:
             raise self._fault("bandwidths", error.message, error.hint) from None
         self._refuse_twice("bandwidths", tuple(map(format_bandwidth, found)))
         return found
+
+    def _density_load(self) -> tuple[Literal["idle", "loaded"], ...]:
+        self._refuse_twice("density_load", self.keys.density_load)
+        return self.keys.density_load
+
+    def _steady(self, workloads: tuple[Workload, ...], timeout: float) -> Workload | None:
+        """The workload of loaded instances, in the image of the idle ones."""
+        if "loaded" not in self.keys.density_load:
+            return None
+        found = read_workload(STEADY, folder=Path(), timeout=timeout)
+        if found.name in (each.name for each in workloads):
+            reason = "`loaded` runs the workload `steady`, which is one of the plan's already"
+            raise self._fault("density_load", reason, 'density_load = ["idle"]')
+        return replace(found, image=workloads[0].image)
 
     def _storm_rates(self) -> tuple[float, ...]:
         """Starts per second. They are refused where `storm` says not how many starts there are."""

@@ -106,6 +106,14 @@ class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             examples=[True],
         ),
     ] = False
+    merge: Annotated[
+        bool,
+        Meta(
+            description="Whether a guest's memory is offered to the host's KSM; without: `/no-ksm`."
+            " It matters only where ksmd runs, which the harness never switches",
+            examples=[False],
+        ),
+    ] = True
 
 
 class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -195,6 +203,15 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=[3],
         ),
     ] = 3
+    density_load: Annotated[
+        tuple[Literal["idle", "loaded"], ...],
+        Meta(
+            min_length=1,
+            description="What the instances of such a series do: nothing once their workload is "
+            "ready (`idle`), or the workload `steady`, in the same image (`loaded`)",
+            examples=[["idle", "loaded"]],
+        ),
+    ] = ("idle",)
     density_time: Annotated[
         str | UnsetType,
         Meta(

@@ -327,7 +327,7 @@ def build_bench(
         run_id=order.run_id,
         drivers=drivers,
         images=images,
-        workloads={workload.name: workload for workload in plan.workloads},
+        workloads={each.name: each for each in (*plan.workloads, *filter(None, [plan.steady]))},
         fixed={},
         scratch=scratch,
         logs=order.folder / LOGS,

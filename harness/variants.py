@@ -41,6 +41,7 @@ _WORDS: Mapping[str, tuple[str, object]] = {
     "upper=disk": ("upper", "disk"),
     **{f"cache={name}": ("disk_cache", name) for name in ("none", "writeback", "unsafe")},
     "discard": ("discard", True),
+    "no-ksm": ("merge", False),
 }
 _VALUES = ("memory=", "cpus=")
 OPTIONS = (*_WORDS, *_VALUES)
@@ -55,7 +56,8 @@ class Options:
 
     ``memory`` (bytes) and ``cpus`` stand for the plan's; with ``limits`` off there are none.
     ``disk`` is what a guest's root is on, ``upper`` where a read-only one is written to. With
-    ``discard`` the guest tells what it deletes, and the host has that space again.
+    ``discard`` the guest tells what it deletes, and the host has that space again. Without
+    ``merge`` the host's KSM leaves the guest's memory alone.
     """
 
     runtime: str | None = None
@@ -72,6 +74,7 @@ class Options:
     upper: Upper | None = None
     disk_cache: DiskCache | None = None
     discard: bool = False
+    merge: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,13 @@ _LIGHT = Traits({"network": _NETWORKS[:3], **_LIMITS}, sizes=True)
 _TUNED = {"tuned": (False, True)}
 _CACHES = {"disk_cache": (None, "none", "writeback", "unsafe")}
 _DISCARD = {"discard": (False, True)}
+_MERGE = {"merge": (True, False)}
 _WRITABLE_DISKS = ("overlay", "raw", "qcow2")
 _MICROVM = {
     **_TUNED,
     **_CACHES,
     **_DISCARD,
+    **_MERGE,
     "kernel": ("elf", "bzimage"),
     "disk": (*_WRITABLE_DISKS, "squashfs", "erofs"),
     "upper": ("tmpfs", "disk"),
@@ -134,12 +139,13 @@ TRAITS: dict[str, Traits] = {
             **_TUNED,
             **_CACHES,
             **_DISCARD,
+            **_MERGE,
             "firmware": ("bios", "uefi"),
             "disk": _WRITABLE_DISKS,
         },
         sizes=True,
     ),
-    "vm-restore": Traits(_TUNED, sizes=True),
+    "vm-restore": Traits({**_TUNED, **_MERGE}, sizes=True),
 }
 """Platforms with variants; every other platform has none."""
 

@@ -18,6 +18,7 @@ from harness.pace import Pace
 from harness.plan import (
     Plan,
     ScheduledTrial,
+    Workload,
     build_block,
     count_trials,
     runs_on,
@@ -119,24 +120,28 @@ def runs_here(scheduled: ScheduledTrial, bench: Bench) -> bool:
 def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[ScheduledTrial, int]]:
     """The density series of a run: the first trial of each, and how many instances it starts.
 
-    They come after the blocks, for the plan's first workload that a platform runs.
+    They come after the blocks, for the plan's first workload that a platform runs; loaded ones for
+    the steady workload.
     """
     if plan.density == 0:
         return []
     number = count_trials(plan)
     found = []
-    for platform, driver in drivers.items():
-        fitting = (each for each in plan.workloads if runs_on(each, platform))
-        workload = next(
-            (each for each in fitting if not (each.network and driver.no_network)), None
-        )
-        if workload is None:
-            continue
-        count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
-        first = ScheduledTrial(0, number, 0, platform, workload.name, warmup=False)
-        found.append((first, count))
-        number += count + 1
+    for load in plan.density_load:
+        choice = [plan.steady] if load == "loaded" and plan.steady else plan.workloads
+        for platform, driver in drivers.items():
+            workload = next((each for each in choice if _fits(each, platform, driver)), None)
+            if workload is None:
+                continue
+            count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
+            first = ScheduledTrial(0, number, 0, platform, workload.name, warmup=False)
+            found.append((first, count))
+            number += count + 1
     return found
+
+
+def _fits(workload: Workload, platform: str, driver: Driver) -> bool:
+    return runs_on(workload, platform) and not (workload.network and driver.no_network)
 
 
 def find_next(plan: Plan, series: Sequence[tuple[ScheduledTrial, int]]) -> int:

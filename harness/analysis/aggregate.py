@@ -28,7 +28,7 @@ ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
 APART = (
-    "memory.available", "disk.occupied", "density.ready", "memory.minimum",
+    "memory.available", "memory.merged", "disk.occupied", "density.ready", "memory.minimum",
     "storm.ready", "storm.late", "storm.rate",
 )  # fmt: skip
 """Metrics that are no trial's: a series of running instances, a search, and starts in a storm."""

@@ -1,14 +1,16 @@
 """How a start fares beside others: the Nth instance of a density series, and the knee."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.results import Results
+from harness.analysis.results import Results, get_mapping
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.wording import ABSENT, describe_platform, quote
+from harness.marks import START_KSM
+from harness.model import base_platform
 from harness.units import format_seconds
 
 METRIC = "density.ready"
@@ -33,6 +35,9 @@ class Series:
     counts: Sequence[int]
     seconds: Sequence[float]
     end: str
+    pressure: Mapping[str, float] = field(default_factory=dict)
+    """PSI with the last of them running: by resource, the share of ten seconds that tasks waited.
+    """
 
     @property
     def first(self) -> float:
@@ -58,14 +63,25 @@ def list_series(results: Results) -> list[Series]:
         for outcome in results.failed
         if outcome.instances > 1 and "storm" not in outcome.details
     }
+    pressures = _find_pressures(results)
     found = []
     for platform in results.platforms:
         for workload in results.workloads:
             chosen = rows[(rows["platform"] == platform) & (rows["workload"] == workload)]
             if len(chosen):
                 key = (platform, workload)
-                found.append(_build_series(chosen, *key, ends.get(key) or failed.get(key, "")))
+                series = _build_series(chosen, *key, ends.get(key) or failed.get(key, ""))
+                found.append(replace(series, pressure=pressures.get(key, {})))
     return found
+
+
+def _find_pressures(results: Results) -> dict[tuple[str, str], Mapping[str, float]]:
+    """PSI at the last step of each series, by platform and workload."""
+    return {
+        (outcome.platform, outcome.workload): found
+        for outcome in results.outcomes
+        if isinstance(found := outcome.details.get("pressure"), Mapping)
+    }
 
 
 def _build_series(rows: pd.DataFrame, platform: str, workload: str, end: str) -> Series:
@@ -103,15 +119,50 @@ def build_crowd(results: Results) -> Table | None:
             Cell(format_seconds(series.first)),
             Cell(format_seconds(series.last)),
             Cell(ABSENT, told) if knee is None else Cell(f"at {knee} instances"),
+            Cell(describe_pressure(series.pressure)),
         )
         head = describe_platform(results, series.platform, quoted=True)
         rows.append(Row(head, cells, series.platform))
     if not rows:
         return None
-    heads = ("platform", "workload", "instances", "first starts", "last starts", "knee")
+    heads = (
+        "platform",
+        "workload",
+        "instances",
+        "first starts",
+        "last starts",
+        "knee",
+        "waiting at last",
+    )
     note = (
         f"First and last: median of {WINDOW} starts, one after another, with all before them still "
         f"running. Knee: from there on every {WINDOW} starts in a row took over {SLOWER:g} × the "
-        "first, in the median."
+        "first, in the median. Waiting: share of the last ten seconds for which some task waited "
+        f"(PSI). {describe_merging(results)}"
     )
     return Table("Starting beside others", heads, tuple(rows), note=note)
+
+
+def describe_pressure(pressure: Mapping[str, float]) -> str:
+    """``CPU 41 %, memory 0 %``; what was not noted is left out."""
+    words = {"cpu": "CPU", "memory": "memory", "io": "disk"}
+    found = [f"{words[name]} {share:.0%}" for name, share in pressure.items() if name in words]
+    return ", ".join(found).replace("%", " %") or ABSENT
+
+
+def describe_merging(results: Results) -> str:
+    """Whether the host merged equal pages (KSM), and for which machines."""
+    machines = [name for name in results.platforms if results.kinds[name] == "vm"]
+    state = get_mapping(results.manifest, "memory_settings").get("ksm")
+    if not machines or state is None:
+        return ""
+    if state == "absent":
+        return "With KSM: withheld, the host's kernel has none."
+    if state != "1":
+        return (
+            "All without KSM; with it: withheld, because the host's ksmd did not run "
+            f"(`{START_KSM}` starts it)."
+        )
+    off = [name for name in machines if "no-ksm" in base_platform(name).split("/")]
+    others = f" {', '.join(map(quote, off))} without: not offered to it." if off else ""
+    return f"With KSM: the host's ksmd ran, and machines offer it their guests' memory.{others}"

@@ -130,13 +130,17 @@ def find_quantile(storms: Storms, share: float) -> Figure:
     if storms.starts < (needed := ceil(round(1 / (1 - share), 6))):
         reason = f"{needed} starts are needed in a storm, {storms.starts} were made"
     elif size < least:
-        reason = f"{least} storms are needed, {size} were run"
+        reason = _say_few(size, least)
     elif isinf(row[0, -1]):
         reason = "starts failed"
     if reason:
         return Figure(size, np.nan, np.nan, np.nan, "s", reason)
     low, high = find_quantile_interval(row, 0.5)
     return Figure(size, float(np.median(row)), float(low[0]), float(high[0]), "s")
+
+
+def _say_few(size: int, least: int) -> str:
+    return f"{least} storms are needed, {size} {'was' if size == 1 else 'were'} run"
 
 
 def find_rate(storms: Storms) -> Figure:
@@ -146,7 +150,7 @@ def find_rate(storms: Storms) -> Figure:
     if len(rates) < len(storms.storms):
         reason = "starts failed"
     elif len(rates) < (least := count_least_blocks(0.5)):
-        reason = f"{least} storms are needed, {len(rates)} were run"
+        reason = _say_few(len(rates), least)
     if reason:
         return Figure(len(rates), np.nan, np.nan, np.nan, "1/s", reason)
     row = np.sort(np.asarray(rates, dtype=float))[np.newaxis]

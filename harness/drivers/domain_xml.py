@@ -105,7 +105,8 @@ class Domain:
 
     ``memory`` is in bytes. ``bridge`` gives it a network interface. A ``lean`` one has only the
     devices it needs, on the root bus. One that is to be ``saved`` has a CPU that can be.
-    ``oem_strings`` are handed to the guest in its SMBIOS table 11.
+    ``oem_strings`` are handed to the guest in its SMBIOS table 11. Without ``merge`` QEMU does not
+    offer the guest's memory to KSM (`mem-merge=off`), as it does by itself.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Domain:
     saved: bool = False
     streams: bool = False
     oem_strings: tuple[str, ...] = ()
+    merge: bool = True
 
 
 def build_domain_xml(domain: Domain) -> str:
@@ -157,11 +159,13 @@ def build_domain_xml(domain: Domain) -> str:
 
 def _add_backing(root: etree._Element, domain: Domain) -> None:
     """What the guest's memory is made of: a folder can only be shared with one that is shared."""
-    if not domain.huge_pages and not domain.share:
+    if not domain.huge_pages and not domain.share and domain.merge:
         return
     backing = _add(root, "memoryBacking")
     if domain.huge_pages:
         _add(backing, "hugepages")
+    if not domain.merge:
+        _add(backing, "nosharepages")
     if domain.share:
         _add(backing, "source", {"type": "memfd"})
         _add(backing, "access", {"mode": "shared"})

@@ -223,6 +223,7 @@ class VmDriver:
             mode=DiskMode(cache=self.options.disk_cache, discard=self.options.discard),
             bridge=spec.bridge if spec.address else None,
             emulator=shutil.which(EMULATOR),
+            merge=self.options.merge,
         )
         domain = replace(domain, **parts)
         if not self.options.tuned:

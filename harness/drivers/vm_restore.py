@@ -136,6 +136,7 @@ class VmRestoreDriver(VmDriver):
         key = self._build_key(spec, accelerator)
         if key not in self._made:
             slot = f"{spec.memory} {spec.cpus} {bool(spec.address)} {self.options.tuned}"
+            slot += "" if self.options.merge else " no-ksm"
             image = spec.image.name
             snapshot = require_snapshot(
                 image, key, slot, lambda out: self._save(spec, accelerator, out), self.toolbox.say
