@@ -1,0 +1,204 @@
+"""Storms of starts: when each is due, whose quantiles are shown, and when they are withheld."""
+
+import itertools
+import math
+import mmap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.plots.storm import draw_storms
+from harness.analysis.results import load_results
+from harness.analysis.storm import Once, Storms, build_storms, find_quantile, find_rate
+from harness.errors import InputError
+from harness.model import Measurement, Outcome
+from harness.plan_file import read_plan
+from harness.probes.ksm import Merging, find_fault, read_merging, wait_settled
+from harness.store import Store, write_samples
+from harness.storm import build_arrivals, build_whole, is_late
+from harness.storm import build_storms as schedule
+from harness.units import parse_rate
+from tests.unit.fakes import FakeDriver
+from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes
+
+# ---- before a storm ----------------------------------------------------------------------------
+
+
+def test_starts_of_a_burst_are_all_due_at_once() -> None:
+    assert build_arrivals(3, None, "7") == (0.0, 0.0, 0.0)
+
+
+def test_arrivals_are_a_poisson_process_that_the_seed_fixes() -> None:
+    due = build_arrivals(20_001, 4.0, "7")
+    assert due == build_arrivals(20_001, 4.0, "7") != build_arrivals(20_001, 4.0, "8")
+    waits = [later - earlier for earlier, later in itertools.pairwise(due)]
+    assert sum(waits) / len(waits) == pytest.approx(1 / 4, rel=0.03)
+    over = sum(each > 0.25 for each in waits) / len(waits)
+    assert over == pytest.approx(math.exp(-1), abs=0.02), "waits are exponential"
+
+
+def test_every_repeat_has_every_storm_once_in_an_order_of_its_own() -> None:
+    options = {
+        "platforms": ("process", "namespace"), "workloads": ("noop",), "aa": (),
+        "storm": 4, "storm_rates": ("2/s", "30/min"), "storm_repeats": 8,
+    }  # fmt: skip
+    plan = read_plan(None, options, new_seed=1)
+    drivers = {name: FakeDriver(name) for name in plan.platforms}
+    storms = schedule(plan, drivers, 100)
+    assert [each.first.trial for each in storms] == list(range(100, 100 + 4 * len(storms), 4))
+    orders = [
+        [(each.first.platform, each.phase) for each in storms if each.first.block == repeat]
+        for repeat in range(8)
+    ]
+    whole = {(name, kind) for name in drivers for kind in ("burst", "2/s", "0.5/s")}
+    assert all(len(order) == 6 and set(order) == whole for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    same = {(each.first.block, each.rate): each.arrivals for each in storms}
+    assert all(same[each.first.block, each.rate] == each.arrivals for each in storms), (
+        "all platforms meet the same arrivals"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"storm_rates": ("2/s",)}, "without `storm` nothing starts at these rates"),
+        ({"storm": 4, "storm_rates": ("fast",)}, "'fast' is not a rate"),
+        ({"storm": 4, "storm_rates": ("0/s",)}, "'0/s' is not a rate"),
+        ({"storm": 4, "storm_rates": ("1/s", "60/min")}, "'1/s' stands there twice"),
+        ({"storm": 1}, "1 start is no storm"),
+        ({"density_load": ("loaded",), "workloads": ("steady",)}, "one of the plan's already"),
+    ],
+)
+def test_a_plan_that_means_no_storm_is_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_plan(None, options, new_seed=1)
+
+
+def test_rates_are_read_by_second_minute_and_hour() -> None:
+    assert [parse_rate(each) for each in ("2/s", "30/min", "36 / h")] == [2.0, 0.5, 0.01]
+
+
+def test_the_generator_is_what_limits_where_requests_are_late() -> None:
+    assert not is_late([(1.0, 0.05), (1.0, 0.01), (1.0, 0.9)])
+    assert is_late([(1.0, 0.2), (1.0, 0.2), (1.0, 0.0)])
+
+
+# ---- after it ----------------------------------------------------------------------------------
+
+
+def storms_of(ready: Sequence[Sequence[float]], marks: str = "") -> Storms:
+    once = [Once(each, marks, 2.0, 0.0) for each in ready]
+    return Storms("namespace", "noop", "burst", len(ready[0]), once)
+
+
+def test_a_quantile_is_the_middle_storms_own() -> None:
+    storms = storms_of(
+        [[float(start + 100 * storm) for start in range(1, 21)] for storm in range(7)]
+    )
+    p95 = find_quantile(storms, 0.95)
+    assert (p95.n, p95.median, p95.withheld) == (7, 319.0, "")
+    assert 19 <= p95.low < 319 < p95.high <= 619
+    assert find_quantile(storms, 0.5).median == 310.0
+
+
+@pytest.mark.parametrize(
+    ("storms", "share", "why"),
+    [
+        (storms_of([[1.0] * 19] * 6), 0.95, "20 starts are needed in a storm, 19 were made"),
+        (storms_of([[1.0] * 99] * 6), 0.99, "100 starts are needed in a storm, 99 were made"),
+        (storms_of([[1.0] * 20] * 5), 0.95, "6 storms are needed, 5 were run"),
+        (storms_of([[1.0] * 19 + [math.inf]] * 6), 0.95, ""),
+        (storms_of([[1.0] * 18 + [math.inf] * 2] * 6), 0.95, "starts failed"),
+        (storms_of([[1.0] * 20] * 6, "emulated"), 0.95, ""),
+        (storms_of([[1.0] * 20] * 6, "generator-late"), 0.95, "6 of 6 storms were disturbed"),
+    ],
+    ids=["p95", "p99", "few storms", "one failed", "two failed", "a label", "late generator"],
+)
+def test_a_quantile_is_withheld_with_its_reason(storms: Storms, share: float, why: str) -> None:
+    found = find_quantile(storms, share)
+    assert found.withheld.startswith(why) and bool(found.withheld) is bool(why)
+    assert math.isnan(found.median) is bool(why), "a figure that is withheld is no number"
+
+
+def test_a_burst_with_a_failed_start_has_no_rate() -> None:
+    (row,) = build_whole({0: (0.5, 0.0), 1: (2.0, 0.0)}, 2, "burst")
+    assert row.metric == "storm.rate" and row.value <= 1.0
+    assert build_whole({0: (0.5, 0.0)}, 2, "burst") == []
+    assert build_whole({0: (0.5, 0.0), 1: (2.0, 0.0)}, 2, "2/s") == [], "arrivals decide it"
+    once = [Once([1.0, math.inf], "", None, 0.0)] * 6
+    assert find_rate(Storms("namespace", "noop", "burst", 2, once)).withheld == "starts failed"
+
+
+def build_storm_outcomes(starts: int) -> list[Outcome]:
+    first = next(build_outcomes(Synthetic(workloads=("noop",))))
+    told = {"storm": {"kind": "burst", "asked": 30, "cut": "there is no more memory"}}
+    return [
+        replace(
+            first, trial=5000 + storm * starts + number, order=number, block=storm, warmup=False,
+            platform="vm-direct", kind="vm", accelerator="tcg", instances=starts, details=told,
+            marks=("emulated",),
+            measurements=(
+                Measurement("storm.ready", 2.0 + number / 100 + storm / 1000, "burst"),
+                Measurement("storm.late", 0.001, "burst"),
+                *([Measurement("storm.rate", 5.0, "burst")] if number == 0 else []),
+            ),
+        )
+        for storm in range(6)
+        for number in range(starts)
+    ]  # fmt: skip
+
+
+def test_a_storm_is_shown_with_its_cut_and_is_no_trial_of_a_block(tmp_path: Path) -> None:
+    plan = Synthetic(workloads=("noop",))
+    with Store.create(tmp_path / "r", build_manifest(plan)) as store:
+        for outcome in [*build_outcomes(plan), *build_storm_outcomes(25)]:
+            store.append(outcome)
+    write_samples(tmp_path / "r")
+    results = load_results(tmp_path / "r")
+    table = build_storms(results)
+    assert table is not None
+    (row,) = table.rows
+    assert row.head == "`vm-direct`, emulated (TCG)"
+    shown = dict(zip(table.head[1:], row.cells, strict=True))
+    assert shown["storm"].note == "cut from 30: there is no more memory"
+    assert (shown["p50"].text, shown["p95"].text, shown["p99"].text) == (
+        "2.12 s", "2.23 s", "withheld",
+    )  # fmt: skip
+    assert shown["starts/s/core"].text == "5.00 /s"
+    assert draw_storms(results) is not None
+    assert results.find("vm-direct", "noop", "storm.ready", "burst") is None
+    assert not any("storm" in outcome.details for outcome in results.measured)
+
+
+# ---- same-page merging -------------------------------------------------------------------------
+
+
+def write_ksm(folder: Path, **counters: int) -> None:
+    for name, value in counters.items():
+        (folder / name).write_text(f"{value}\n")
+
+
+def test_merging_is_settled_after_two_full_scans(tmp_path: Path) -> None:
+    write_ksm(tmp_path, run=1, full_scans=5, pages_shared=3, pages_sharing=70)
+    scans = itertools.count(6)
+    found, _ = wait_settled(
+        tmp_path, sleep=lambda _: write_ksm(tmp_path, full_scans=next(scans), pages_sharing=90)
+    )
+    assert found == Merging(running=True, scans=7, shared=3, merged=90)
+    assert found.saved == 90 * mmap.PAGESIZE
+
+
+def test_merging_is_not_waited_for_where_it_does_not_run(tmp_path: Path) -> None:
+    assert find_fault(read_merging(tmp_path)) == "this kernel has no KSM"
+    write_ksm(tmp_path, run=0, full_scans=5, pages_shared=0, pages_sharing=0)
+    found, _ = wait_settled(tmp_path, sleep=lambda _: pytest.fail("it waits"))
+    assert find_fault(found) == "ksmd does not run"
+
+
+def test_merging_that_never_settles_is_given_up(tmp_path: Path) -> None:
+    write_ksm(tmp_path, run=1, full_scans=5, pages_shared=0, pages_sharing=0)
+    found, _ = wait_settled(tmp_path, limit=0.0, sleep=lambda _: None)
+    assert found is not None and found.scans == 5
