@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from harness.errors import InputError
 from harness.inputs import convert_keys, read_toml, suggest
@@ -46,6 +46,11 @@ def read_claims(files: Iterable[Path] = ()) -> tuple[Claim, ...]:
                 )
             found[claim.id] = claim
     return tuple(found.values())
+
+
+def list_rows() -> list[dict[str, object]]:
+    """One row a claim of the package for `list claims`: every key."""
+    return [structs.asdict(claim) for claim in read_claims()]
 
 
 def _read_file(path: Path) -> list[Claim]:

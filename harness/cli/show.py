@@ -137,11 +137,9 @@ def _list_published() -> Rows:
 
 
 def _list_claims() -> Rows:
-    import msgspec
+    from harness.analysis.claim_list import list_rows
 
-    from harness.analysis.claim_list import read_claims
-
-    return [msgspec.structs.asdict(claim) for claim in read_claims()]
+    return list_rows()
 
 
 @click.command()

@@ -19,13 +19,12 @@ from harness.analysis.wording import (
     describe_platform,
     format_figure,
     quote,
-    shorten_reason,
 )
 
 MOST_ROWS = 8
 _WIDTH = 3.9
 _ROW = 0.4
-_LONGEST = 21
+_LONGEST = 16
 """Characters of a platform's name beside its figure."""
 
 
@@ -91,10 +90,11 @@ def _draw_bars(canvas: Canvas, axes: Axes, results: Results, rows: Mapping[str, 
     for place, (platform, figure) in enumerate(rows.items()):
         colour = RULE if figure.withheld else results.colours[platform]
         axes.barh(place + 0.17, max(figure.median, 0), height=0.24, color=colour, zorder=2)
-        axes.plot(
-            [figure.low, figure.high], [place + 0.17] * 2, "|-",
-            color=INK, lw=1.1, ms=7, mew=1.1, zorder=3,
-        )  # fmt: skip
+        if figure.low < figure.high:  # what is exact has no interval
+            axes.plot(
+                [figure.low, figure.high], [place + 0.17] * 2, "|-",
+                color=INK, lw=1.1, ms=7, mew=1.1, zorder=3,
+            )  # fmt: skip
         high = place - 0.22
         axes.text(0, high, _name(results, platform), ha="left", va="center", fontsize=8.5)
         axes.text(
@@ -103,21 +103,18 @@ def _draw_bars(canvas: Canvas, axes: Axes, results: Results, rows: Mapping[str, 
             fontweight="bold" if platform == results.reference else "normal",
         )  # fmt: skip
     axes.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.55), xticks=[], yticks=[])
-    axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
     axes.spines["bottom"].set_visible(False)
 
 
 def _name(results: Results, platform: str) -> str:
     """A name that leaves room for its figure; that it is emulated is never cut off."""
-    words = platform if len(platform) <= _LONGEST else f"{platform[:11]}…{platform[-9:]}"
+    words = platform if len(platform) <= _LONGEST else f"{platform[:7]}…{platform[-8:]}"
     ran = describe_accelerator(results.accelerators.get(platform, ""))
     return f"{words}, {ran}" if ran else words
 
 
 def _label(figure: Figure) -> str:
-    if figure.withheld:
-        return f"withheld: {shorten_reason(figure.withheld)}"
-    return format_figure(figure)
+    return "withheld" if figure.withheld else format_figure(figure)
 
 
 def _describe(results: Results, workload: str, rows: Mapping[str, Figure], count: int) -> str:
