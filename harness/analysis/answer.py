@@ -359,6 +359,7 @@ def _say_few_blocks(results: Results) -> Statement | None:
             f"With {least} block{'' if least == 1 else 's'} no interval can hold the median with "
             f"95 %: the widest reaches {format_number(reached * 100)} %. Six blocks are needed.",
         ),
+        first=True,
     )
 
 

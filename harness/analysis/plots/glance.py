@@ -4,6 +4,7 @@ Bars stand on a linear axis from zero, so that their lengths are in true proport
 its figure written beside its name: there is no axis to decipher.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,17 +14,19 @@ from matplotlib.figure import Figure as Canvas
 from harness.analysis.answer import find_workload
 from harness.analysis.plots.style import INK, MUTED, RULE, Drawing, finish, start_figure
 from harness.analysis.results import Figure, Results
+from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.analysis.wording import (
     describe_accelerator,
     describe_accelerators,
     describe_platform,
     format_figure,
+    format_number,
     quote,
 )
 
 MOST_ROWS = 8
 _WIDTH = 3.9
-_ROW = 0.4
+_ROW = 0.34
 _LONGEST = 16
 """Characters of a platform's name beside its figure."""
 
@@ -77,10 +80,13 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
 
 
 def choose_rows(results: Results, platforms: list[str]) -> list[str]:
-    """All platforms, or where they are many the reference, the first of each kind, and more."""
-    firsts = {results.kinds[name]: name for name in reversed(platforms)}
-    wanted = dict.fromkeys([results.reference or "", *firsts.values(), *platforms])
-    kept = [name for name in wanted if name in platforms][:MOST_ROWS]
+    """All platforms; of many the reference, then the first of each kind, the second, and so on."""
+    places: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for name in platforms:
+        places[name] = -1 if name == results.reference else seen[results.kinds[name]]
+        seen[results.kinds[name]] += name != results.reference
+    kept = sorted(platforms, key=places.__getitem__)[:MOST_ROWS]
     return [name for name in platforms if name in kept]
 
 
@@ -121,9 +127,12 @@ def _describe(results: Results, workload: str, rows: Mapping[str, Figure], count
     machines = describe_accelerators(results)
     blocks = sorted({figure.n for figure in rows.values()})
     n = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}"
+    share = min(CONFIDENCE, best_coverage(blocks[0])) * 100
+    most = "" if share == CONFIDENCE * 100 else "at most "
     parts = [
         machines,
-        f"{quote(workload)}, medians of {n} blocks with 95 % intervals, linear from zero",
+        f"{quote(workload)}, medians of {n} blocks with intervals of {most}"
+        f"{format_number(share).removesuffix('.0')} %, linear from zero",
         f"{len(rows)} of {count} platforms: the table below has all" if count > len(rows) else "",
     ]
     return ". ".join(part for part in parts if part) + "."
