@@ -22,17 +22,49 @@ _WITHOUT_METRIC = ("kernel",)
 class Claim(Struct, frozen=True):
     """One claim: what is said, what would have to be measured for it, and what decides it."""
 
-    id: Annotated[str, Meta(examples=["smaller-disk"])]
-    claim: Annotated[str, Meta(min_length=1, max_length=200, examples=["Containers are smaller"])]
-    hypothesis: Annotated[
-        str, Meta(min_length=1, max_length=400, examples=["An image takes less disk space"])
+    id: Annotated[
+        str,
+        Meta(description="Its name, of a-z, 0-9 and -; no two are alike", examples=["small-disk"]),
     ]
-    metric: Annotated[str, Meta(examples=["disk.image_allocated"])] = ""
+    claim: Annotated[
+        str,
+        Meta(
+            description="What is said", examples=["Containers are smaller"],
+            min_length=1, max_length=200,
+        ),
+    ]  # fmt: skip
+    hypothesis: Annotated[
+        str,
+        Meta(
+            description="What would have to be measured for it",
+            examples=["An image takes less disk space"], min_length=1, max_length=400,
+        ),
+    ]  # fmt: skip
+    metric: Annotated[
+        str,
+        Meta(
+            description="The metric that decides it; not needed by `kernel`",
+            examples=["disk.image_allocated"],
+        ),
+    ] = ""
     by: Annotated[
-        Literal["platforms", "bases", "phases", "kernel", "calls"], Meta(examples=["platforms"])
+        Literal["platforms", "bases", "phases", "kernel", "calls"],
+        Meta(
+            description="What is compared: platforms; the smallest base image with the largest; "
+            "two phases of the metric on one platform; whose kernel answers; or how many system "
+            "calls of the host's kernel a workload reaches",
+            examples=["platforms"],
+        ),
     ] = "platforms"
-    smaller: Annotated[str, Meta(min_length=1, examples=["container"])] = "container"
-    larger: Annotated[str, Meta(min_length=1, examples=["vm"])] = "vm"
+    smaller: Annotated[
+        str,
+        Meta(
+            description="The side whose figure is smaller if the claim holds: a kind "
+            "(`process`, `container`, `sandbox`, `vm`), a platform, or a phase",
+            examples=["container"], min_length=1,
+        ),
+    ] = "container"  # fmt: skip
+    larger: Annotated[str, Meta(description="The other side", examples=["vm"], min_length=1)] = "vm"
 
 
 def read_claims(files: Iterable[Path] = ()) -> tuple[Claim, ...]:

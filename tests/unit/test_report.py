@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from harness.model import Kind
 from harness.store import Store, read_manifest, write_manifest, write_samples
 from tests.unit.synthetic import (
     KINDS,
+    MACHINES,
     STARTS,
     Synthetic,
     build_manifest,
@@ -270,6 +272,25 @@ def test_names_with_markup_are_only_names(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(re.fullmatch(r"[\w.-]+", path.name) for path in (tmp_path / "r/plots").iterdir())
 
 
+def test_brought_in_names_plans_and_claims_with_markup_are_only_words(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    timings = {"results": [{"command": NASTY, "times": [0.1, 0.11, 0.12]}]}
+    (tmp_path / "other.json").write_text(json.dumps(timings))
+    claim = {"id": "mine", "claim": NASTY, "hypothesis": NASTY, "metric": "startup.ready"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in claim.items()]
+    (tmp_path / "mine.toml").write_text("\n".join(["[[claims]]", *lines]))
+    manifest = read_manifest(folder)
+    manifest.update(command=["harness", "run", NASTY], noise=[NASTY], left_out=[NASTY])
+    write_manifest(folder, manifest)
+    render_report(folder, beside=(tmp_path / "other.json",), claims=(tmp_path / "mine.toml",))
+    page = read_page(folder)
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
+    assert "".join(page.text).count("<script>alert(1)</script>") >= 5
+    markdown = (folder / "report.md").read_text()
+    fenced = re.sub(r"```sh\n.*?\n```", "", markdown, flags=re.DOTALL)
+    assert "<script>" not in re.sub(r"`[^`\n]*`", "", fenced)
+
+
 def test_a_second_arm_is_named_in_words(small: Path) -> None:
     words = "".join(read_page(small).text)
     assert "namespace, second arm" in words
@@ -347,6 +368,24 @@ def test_a_pdf_is_printed_from_the_page(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
     with pytest.raises(InputError, match="nothing here can print a PDF"):
         render_report(folder, ("pdf",))
+
+
+@pytest.mark.parametrize("platforms", [("namespace", "vm-direct"), MACHINES, (NASTY, "vm-disk")])
+def test_the_table_for_a_terminal_fits_a_hundred_columns(
+    tmp_path: Path, platforms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STARTS, NASTY, STARTS["namespace"])
+    folder = write_run(tmp_path / "r", replace(SMALL, platforms=platforms, aa=()))
+    table = format_summary(folder).partition("\n\n")[2].splitlines()
+    assert len(table) == len(platforms) + 2
+    assert max(map(len, table)) <= 100
+    assert all("emulated (TCG)" in line for line in table if line.startswith("vm-"))
+
+
+def test_a_name_cannot_write_to_the_terminal_by_itself(tmp_path: Path) -> None:
+    name = "a\x1b[31mb\nc"
+    text = format_summary(write_run(tmp_path / "r", replace(SMALL, workloads=(name,))))
+    assert "\x1b" not in text and "a [31mb c" in text
 
 
 def test_the_summary_for_a_terminal_has_no_markup(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def _draw_bars(canvas: Canvas, axes: Axes, results: Results, rows: Mapping[str, 
 
 def _name(results: Results, platform: str) -> str:
     """A name that leaves room for its figure; that it is emulated is never cut off."""
+    platform = " ".join(platform.split())
     words = platform if len(platform) <= _LONGEST else f"{platform[:7]}…{platform[-8:]}"
     ran = describe_accelerator(results.accelerators.get(platform, ""))
     return f"{words}, {ran}" if ran else words

@@ -1,5 +1,6 @@
 """The answer for a terminal: a few sentences, and a table that fits a hundred columns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.analysis.answer import build_answer, build_headline, build_verdicts, find_workload
@@ -12,7 +13,10 @@ from harness.analysis.wording import (
     split_ratio,
 )
 
-_LONGEST = 36
+_WIDTH = 100
+_SHORTEST = 24
+"""Columns of a terminal, and those that a platform's name is left at least."""
+_HEADS = ("ready after", "memory", "disk", "transfer")
 _UNSURE = "inconclusive"
 
 
@@ -26,6 +30,7 @@ def format_summary(folder: Path) -> str:
     lines += [
         f"{each.topic}: {' '.join(each.sentences)}" for each in (*build_verdicts(results), *shown)
     ]
+    lines = [_flatten(line) for line in lines]
     table = format_glance(results, find_workload(results))
     return "\n".join(lines).replace("`", "") + (f"\n\n{table}" if table else "")
 
@@ -33,27 +38,42 @@ def format_summary(folder: Path) -> str:
 def format_glance(results: Results, workload: str) -> str:
     """Platforms by headline metrics: medians with their ratios; empty where none was measured."""
     columns = [
-        each
-        for each in GLANCE
+        replace(each, head=head)
+        for each, head in zip(GLANCE, _HEADS, strict=True)
         if any(results.find(name, workload, each.metric) for name in results.first_arms)
     ]
     if not columns:
         return ""
-    rows = [
-        (_name(results, name), *(_format(results, name, workload, each) for each in columns))
+    cells = {
+        name: [_format(results, name, workload, each) for each in columns]
         for name in results.first_arms
-    ]
-    head = (workload, *(each.head for each in columns))
-    note = f"×: the ratio to {results.reference}; ?: no verdict. Intervals are in the report."
+    }
+    heads = [each.head for each in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
+    room = max(_SHORTEST, _WIDTH - sum(widths) - 2 * len(widths))
+    rows = [(_name(results, name, room), *texts) for name, texts in cells.items()]
+    head = (_cut(_flatten(workload), room), *heads)
+    reference = _cut(_flatten(results.reference or ""), room)
+    note = f"×: the ratio to {reference}; ?: no verdict. Intervals are in the report."
     return f"{align([head, *rows])}\n{note}"
 
 
-def _name(results: Results, platform: str) -> str:
+def _name(results: Results, platform: str, room: int) -> str:
     """A platform in the width of its column; that it is emulated is never cut off."""
     ran = describe_accelerator(results.accelerators.get(platform, ""))
-    room = _LONGEST - len(ran)
-    words = platform if len(platform) <= room else f"{platform[: room - 10]}…{platform[-9:]}"
+    words = _cut(_flatten(platform), room - len(ran) - 2 if ran else room)
     return f"{words}, {ran}" if ran else words
+
+
+def _cut(text: str, room: int) -> str:
+    """``text``, cut in its middle where it is longer than ``room``."""
+    half = (room - 1) // 2
+    return text if len(text) <= room else f"{text[: room - 1 - half]}…{text[len(text) - half :]}"
+
+
+def _flatten(text: str) -> str:
+    """One line that moves no cursor and changes no colour, whatever a name holds."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(text.split()))
 
 
 def _format(results: Results, platform: str, workload: str, column: Column) -> str:
@@ -66,8 +86,8 @@ def _format(results: Results, platform: str, workload: str, column: Column) -> s
     ratio = results.find_ratio(platform, workload, column.metric)
     if platform == results.reference or ratio is None or ratio.withheld:
         return median
-    unsure = " ?" if ratio.verdict == _UNSURE else ""
-    return f"{median} ({split_ratio(ratio)[0]}{unsure})"
+    unsure = "?" if ratio.verdict == _UNSURE else ""
+    return f"{median} ({split_ratio(ratio)[0].replace(' ', '')}{unsure})"
 
 
 def format_table(table: Table) -> str:
