@@ -28,12 +28,14 @@ from harness.model import base_platform
 class Statement:
     """One part of the answer: what it is about, and its sentences.
 
-    A ``warning`` must not be overlooked by those who quote the answer.
+    A ``warning`` must not be overlooked by those who quote the answer. What is ``first`` stands on
+    the opening page, before everything else.
     """
 
     topic: str
     sentences: tuple[str, ...]
     warning: bool = False
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ _TOPICS = (
 def build_answer(results: Results) -> list[Statement]:
     """The opening of the report; always says something, even where nothing was measured."""
     if results.reference is None:
-        return [Statement("Nothing measured", (_say_nothing(results),))]
+        return [Statement("Nothing measured", (_say_nothing(results),), first=True)]
     rebuilds = [Statement("Rebuilding", said)] if (said := say_rebuilds(results)) else []
     if is_alone(results):
         return rebuilds
@@ -96,6 +98,32 @@ def build_headline(results: Results) -> str:
     return f"{container} and {_lower(vm)}, {quote(workload)} is ready after {against}: " + (
         f"{_say_ratio(_TOPICS[0], ratio)}."
     )
+
+
+def build_verdicts(results: Results) -> list[Statement]:
+    """After the headline, one sentence each on memory, disk and transfer, reference against it.
+
+    Empty where there is no headline.
+    """
+    if not build_headline(results):
+        return []
+    found = ((topic, _say_verdict(results, topic)) for topic in _TOPICS[1:])
+    return [Statement(topic.name, (said,), first=True) for topic, said in found if said]
+
+
+def _say_verdict(results: Results, topic: Topic) -> str:
+    machine, workload = _find_machine(results), find_workload(results)
+    first = results.find(results.reference or "", workload, topic.metric)
+    other = results.find(machine, workload, topic.metric)
+    ratio = results.find_ratio(machine, workload, topic.metric)
+    if first is None or other is None or ratio is None or first.withheld or other.withheld:
+        return ""
+    if ratio.withheld:
+        return ""
+    name = _name_as(results, machine)
+    comma = "," if "," in name else ""
+    against = f"{format_figure(other)} against {format_figure(first)}{topic.object}"
+    return f"{name}{comma} it {topic.states} {against}: {_say_ratio(topic, ratio)}."
 
 
 def _find_machine(results: Results) -> str:
@@ -307,11 +335,11 @@ def _say_missing(results: Results) -> Statement | None:
     if len(results.first_arms) == 1:
         name = _name(results, results.first_arms[0])
         text = f"Only {name} was measured: there is nothing to compare."
-        return Statement("Missing", (text,))
+        return Statement("Missing", (text,), first=True)
     if "vm" not in kinds:
-        return Statement("Missing", ("No virtual machine was measured in this run.",))
+        return Statement("Missing", ("No virtual machine was measured in this run.",), first=True)
     if not kinds & {"container", "sandbox"}:
-        return Statement("Missing", ("No container was measured in this run.",))
+        return Statement("Missing", ("No container was measured in this run.",), first=True)
     return None
 
 
@@ -331,6 +359,7 @@ def _say_few_blocks(results: Results) -> Statement | None:
             f"With {least} block{'' if least == 1 else 's'} no interval can hold the median with "
             f"95 %: the widest reaches {format_number(reached * 100)} %. Six blocks are needed.",
         ),
+        first=True,
     )
 
 

@@ -23,24 +23,30 @@ from harness.model import RESIDUAL, STARTUP_MILESTONES
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell. ``note`` is a second, smaller line; ``tone`` is `better`, `worse` or `doubt`."""
+    """One cell. ``note`` is a second, smaller line; ``tone`` is `better`, `worse` or `doubt`.
+
+    ``anchor`` names the chapter of the page that the text leads to.
+    """
 
     text: str
     note: str = ""
     tone: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row: its head (with the platform it belongs to, for its colour) and its cells.
 
-    ``goes_on`` marks a row that belongs to the one above it.
+    ``goes_on`` marks a row that belongs to the one above it; ``tone`` is `published` for figures
+    that are not the run's.
     """
 
     head: str
     cells: tuple[Cell, ...]
     platform: str = ""
     goes_on: bool = False
+    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _conclude(folder: Path, as_json: bool) -> int:
     import json
 
     from harness.analysis.report import render_report
-    from harness.analysis.report.render import format_table
+    from harness.analysis.report.terminal import format_table
     from harness.analysis.results import load_results
     from harness.analysis.walls import build_document, build_tables
     from harness.store import read_journal, write_samples

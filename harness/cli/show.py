@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("html", "md", "pdf")
 Rows = list[dict[str, object]]
+_SHORT = {
+    "metrics": ("name", "unit", "definition"),
+    "published": ("id", "platform", "value", "unit", "source", "year", "beside", "difference"),
+    "claims": ("id", "claim", "metric", "hypothesis"),
+}
+"""What people are shown of things with many fields; `--json` has all."""
 
 
 @click.command(short_help="Say what can run here, why not, and what is noisy.")
@@ -34,8 +40,10 @@ def doctor(as_json: bool, prove: bool, start_engines: bool) -> int:
 @click.command("list")
 @click.argument(
     "things",
-    metavar="platforms|workloads|images|metrics|plans",
-    type=click.Choice(["platforms", "workloads", "images", "metrics", "plans"]),
+    metavar="platforms|workloads|images|metrics|plans|published|claims",
+    type=click.Choice(
+        ["platforms", "workloads", "images", "metrics", "plans", "published", "claims"]
+    ),
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def list_things(things: str, as_json: bool) -> None:
@@ -46,10 +54,12 @@ def list_things(things: str, as_json: bool) -> None:
         "images": _list_images,
         "metrics": _list_metrics,
         "plans": _list_plans,
+        "published": _list_published,
+        "claims": _list_claims,
     }
     rows = builders[things]()
-    if things == "metrics" and not as_json:
-        rows = [{key: row[key] for key in ("name", "unit", "definition")} for row in rows]
+    if things in _SHORT and not as_json:
+        rows = [{key: row[key] for key in _SHORT[things]} for row in rows]
     print_rows(rows, as_json=as_json)
 
 
@@ -120,6 +130,18 @@ def _list_metrics() -> Rows:
     return [asdict(metric) for metric in METRICS.values()]
 
 
+def _list_published() -> Rows:
+    from harness.analysis.published import list_rows
+
+    return list_rows()
+
+
+def _list_claims() -> Rows:
+    from harness.analysis.claim_list import list_rows
+
+    return list_rows()
+
+
 @click.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
 @click.option(
@@ -131,8 +153,16 @@ def _list_metrics() -> Rows:
     "--beside", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Bring in another tool's timings: JSON of hyperfine or pyperf.",
 )  # fmt: skip
+@click.option(
+    "--claims", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="Test claims of your own too: TOML with [[claims]], as `list claims` has them.",
+)  # fmt: skip
 def report(
-    folders: tuple[Path, ...], formats: str, out: Path | None, beside: tuple[Path, ...]
+    folders: tuple[Path, ...],
+    formats: str,
+    out: Path | None,
+    beside: tuple[Path, ...],
+    claims: tuple[Path, ...],
 ) -> None:
     """Render again from the stored samples; the same samples give the same bytes."""
     wanted = _parse_formats(formats)
@@ -142,7 +172,7 @@ def report(
     from harness.cli.printing import print_page
 
     for folder in folders:
-        for path in render_report(folder, wanted, out, print_page, beside):
+        for path in render_report(folder, wanted, out, print_page, beside, claims):
             click.echo(shorten_path(path))
 
 

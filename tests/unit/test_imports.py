@@ -22,6 +22,7 @@ SHARED = (
     "harness.paths",
     "harness.marks",
     "harness.precision",
+    "harness.inputs",
 )
 STORE = ("harness.store*",)
 ANALYSE = ("harness.analysis*",)
@@ -58,7 +59,14 @@ DOORS = {
     "libvirt": ("harness.drivers.libvirt_*",),
     "lxml": ("harness.drivers.domain_xml", "harness.drivers.libvirt_pool"),
     "matplotlib": ("harness.analysis.plots*",),
-    "msgspec": ("harness.inputs", "harness.plan*", "harness.workloads*", "harness.store*"),
+    "msgspec": (
+        "harness.inputs",
+        "harness.plan*",
+        "harness.workloads*",
+        "harness.store*",
+        "harness.analysis.claim_list",
+        "harness.analysis.published",
+    ),
     "numpy": ("harness.analysis*",),
     "pandas": ("harness.analysis*",),
     "psutil": ("harness.host", "harness.probes*"),

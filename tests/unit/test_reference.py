@@ -13,6 +13,7 @@ import click
 import msgspec
 import pytest
 
+from harness.analysis.claim_list import Claim
 from harness.cli import harness
 from harness.drivers import PLATFORMS, load_driver
 from harness.drivers.base import Toolbox
@@ -40,6 +41,10 @@ def build_workload_table() -> str:
 
 def build_figure_table() -> str:
     return build_keys_table(FigureKeys)
+
+
+def build_claim_table() -> str:
+    return build_keys_table(Claim)
 
 
 def build_keys_table(kind: type[msgspec.Struct]) -> str:
@@ -178,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "variant": build_variant_table,
     "workload": build_workload_table,
     "figure": build_figure_table,
+    "claim": build_claim_table,
     "commands": build_commands_table,
     "platforms": build_platforms_table,
     "workloads": build_workloads_table,
@@ -207,7 +213,7 @@ def test_every_table_of_the_page_is_held_against_the_code() -> None:
     assert set(re.findall(r"<!-- table: (\S+) -->", PAGE.read_text())) == set(TABLES)
 
 
-@pytest.mark.parametrize("kind", [PlanKeys, WorkloadKeys, FigureKeys])
+@pytest.mark.parametrize("kind", [PlanKeys, WorkloadKeys, FigureKeys, Claim])
 def test_every_key_has_a_description_and_an_example_for_its_errors(
     kind: type[msgspec.Struct],
 ) -> None:

@@ -1,6 +1,9 @@
 """The report: what it says first, what it says of gaps, and that it is the same every time."""
 
+import base64
+import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +20,7 @@ from harness.model import Kind
 from harness.store import Store, read_manifest, write_manifest, write_samples
 from tests.unit.synthetic import (
     KINDS,
+    MACHINES,
     STARTS,
     Synthetic,
     build_manifest,
@@ -49,7 +53,7 @@ class Reader(HTMLParser):
             assert self.open.pop() == tag, (tag, self.getpos())
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
 
@@ -111,11 +115,30 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_page_is_one_file_that_works_offline(small: Path) -> None:
     page = read_page(small)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object"}
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "form"}
     targets = [value for _, attrs in page.tags for name, value in attrs.items()
                if name in ("href", "src", "xlink:href")]  # fmt: skip
     assert [each for each in targets if not (each or "").startswith("#")] == []
-    assert "@import" not in (small / "report.html").read_text()
+    text = (small / "report.html").read_text()
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_the_page_may_run_its_own_script_and_ask_nothing_of_anyone(small: Path) -> None:
+    text = (small / "report.html").read_text()
+    policy = next(
+        attrs["content"] or "" for tag, attrs in read_page(small).tags
+        if tag == "meta" and "http-equiv" in attrs
+    )  # fmt: skip
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    assert len(scripts) == 1 and text.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules == {
+        "default-src": "'none'", "style-src": "'unsafe-inline'", "img-src": "data:",
+        "script-src": f"'sha256-{digest}'", "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
+    assert "on" not in {name[:2] for _, attrs in read_page(small).tags for name in attrs}
 
 
 def test_ids_are_unique_and_links_lead_somewhere(small: Path) -> None:
@@ -238,7 +261,7 @@ def test_names_with_markup_are_only_names(tmp_path: Path, monkeypatch: pytest.Mo
     )  # fmt: skip
     words, markdown = render(tmp_path / "r", plan)
     page = read_page(tmp_path / "r")
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
     assert "<script>alert(1)</script>" in words
     outside = re.sub(r"`[^`\n]*`", "", markdown)
     assert "<script>" not in outside
@@ -247,6 +270,25 @@ def test_names_with_markup_are_only_names(tmp_path: Path, monkeypatch: pytest.Mo
     for line in rows:
         assert re.search(r"(?<!\\)\|", line.strip("| ")) is not None
     assert all(re.fullmatch(r"[\w.-]+", path.name) for path in (tmp_path / "r/plots").iterdir())
+
+
+def test_brought_in_names_plans_and_claims_with_markup_are_only_words(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", SMALL)
+    timings = {"results": [{"command": NASTY, "times": [0.1, 0.11, 0.12]}]}
+    (tmp_path / "other.json").write_text(json.dumps(timings))
+    claim = {"id": "mine", "claim": NASTY, "hypothesis": NASTY, "metric": "startup.ready"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in claim.items()]
+    (tmp_path / "mine.toml").write_text("\n".join(["[[claims]]", *lines]))
+    manifest = read_manifest(folder)
+    manifest.update(command=["harness", "run", NASTY], noise=[NASTY], left_out=[NASTY])
+    write_manifest(folder, manifest)
+    render_report(folder, beside=(tmp_path / "other.json",), claims=(tmp_path / "mine.toml",))
+    page = read_page(folder)
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
+    assert "".join(page.text).count("<script>alert(1)</script>") >= 5
+    markdown = (folder / "report.md").read_text()
+    fenced = re.sub(r"```sh\n.*?\n```", "", markdown, flags=re.DOTALL)
+    assert "<script>" not in re.sub(r"`[^`\n]*`", "", fenced)
 
 
 def test_a_second_arm_is_named_in_words(small: Path) -> None:
@@ -304,7 +346,7 @@ def test_disturbed_trials_withhold_the_headline(tmp_path: Path) -> None:
     plan = replace(SMALL, marks=dict.fromkeys(range(4, 20), ("steal",)))
     words, markdown = render(tmp_path / "r", plan)
     assert "withheld: 4 of 6 trials were disturbed (steal 4)" in words
-    assert "sooner than" not in markdown
+    assert "sooner than as" not in markdown
 
 
 def test_one_file_can_be_named(tmp_path: Path) -> None:
@@ -326,6 +368,24 @@ def test_a_pdf_is_printed_from_the_page(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
     with pytest.raises(InputError, match="nothing here can print a PDF"):
         render_report(folder, ("pdf",))
+
+
+@pytest.mark.parametrize("platforms", [("namespace", "vm-direct"), MACHINES, (NASTY, "vm-disk")])
+def test_the_table_for_a_terminal_fits_a_hundred_columns(
+    tmp_path: Path, platforms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STARTS, NASTY, STARTS["namespace"])
+    folder = write_run(tmp_path / "r", replace(SMALL, platforms=platforms, aa=()))
+    table = format_summary(folder).partition("\n\n")[2].splitlines()
+    assert len(table) == len(platforms) + 2
+    assert max(map(len, table)) <= 100
+    assert all("emulated (TCG)" in line for line in table if line.startswith("vm-"))
+
+
+def test_a_name_cannot_write_to_the_terminal_by_itself(tmp_path: Path) -> None:
+    name = "a\x1b[31mb\nc"
+    text = format_summary(write_run(tmp_path / "r", replace(SMALL, workloads=(name,))))
+    assert "\x1b" not in text and "a [31mb c" in text
 
 
 def test_the_summary_for_a_terminal_has_no_markup(tmp_path: Path) -> None:

@@ -53,6 +53,70 @@ def test_the_page_never_scrolls_sideways(folder: Path, tmp_path: Path, width: in
     assert int(title[1]) <= int(title[2]) == width
 
 
+CLICKS = """<!doctype html><body><iframe src="report.html" style="width:1280px;height:900px">
+</iframe><script>
+window.onload = () => {
+  const page = document.querySelector("iframe").contentDocument;
+  const table = page.querySelector("#verdicts table");
+  const list = () => [...table.tBodies[0].rows].filter(row => !row.hidden)
+    .map(row => row.cells[0].textContent.split(",")[0]).join(" ");
+  const [, ready] = table.tHead.rows[0].cells;
+  const seen = [list()];
+  for (let time = 0; time < 3; time++) {
+    ready.querySelector("button").click();
+    seen.push(`${ready.getAttribute("aria-sort")}: ${list()}`);
+  }
+  const field = page.querySelector("#claims input");
+  field.value = "kernel HOST";
+  field.dispatchEvent(new Event("input"));
+  seen.push(page.querySelector("#claims [role=status]").textContent);
+  document.title = seen.join("; ");
+};
+</script>"""
+
+
+def test_tables_are_sorted_by_their_figures_and_filtered_by_words(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The page's policy lets its script run, and figures of several units sort by their size."""
+    probe = folder / "clicks.html"
+    probe.write_text(CLICKS)
+    title = re.search(r"<title>(.*?)</title>", browse(tmp_path, "--dump-dom", probe.as_uri()))
+    assert title
+    assert title[1].split("; ") == [
+        "process namespace vm-direct vm-microvm",
+        "ascending: process namespace vm-microvm vm-direct",
+        "descending: vm-direct vm-microvm namespace process",
+        "null: process namespace vm-direct vm-microvm",
+        "2 of 9",
+    ]
+
+
+def test_without_a_script_every_row_and_word_is_there(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    body = text[: text.index("<script>")]
+    assert "<button" not in body and "<input" not in body and " hidden" not in body
+    assert "<noscript" not in text
+
+
+def test_on_paper_the_first_page_is_the_answer_alone(folder: Path, tmp_path: Path) -> None:
+    """With the printer's rules on, the answer ends above the foot of an A4 page, and breaks it."""
+    text = (folder / "report.html").read_text()
+    assert ".answer { break-after: page;" in text[text.index("@media print") :]
+    (folder / "paper.html").write_text(text.replace("@media print {", "@media all {"))
+    probe = folder / "probe-paper.html"
+    probe.write_text(
+        PROBE.format(width=717)
+        .replace("report.html", "paper.html")
+        .replace(
+            "[root.scrollWidth, root.clientWidth]",
+            '[Math.ceil(page.querySelector(".answer").getBoundingClientRect().bottom), 717]',
+        )
+    )
+    found = re.search(r"<title>(\d+) 717", browse(tmp_path, "--dump-dom", probe.as_uri()))
+    assert found and 300 < int(found[1]) <= 1046
+
+
 def test_the_page_prints_whole(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.pdf"
     browse(tmp_path / "profile", f"--print-to-pdf={out}", (folder / "report.html").as_uri())

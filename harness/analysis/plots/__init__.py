@@ -4,6 +4,7 @@ from harness.analysis.plots.break_even import draw_break_even
 from harness.analysis.plots.crowd import draw_crowd
 from harness.analysis.plots.density import draw_density
 from harness.analysis.plots.drift import draw_drift
+from harness.analysis.plots.glance import draw_glances
 from harness.analysis.plots.moves import draw_moves
 from harness.analysis.plots.rebuild import draw_rebuilds
 from harness.analysis.plots.sizes import draw_disk, draw_memory, draw_portability
@@ -20,7 +21,8 @@ __all__ = ["Drawing", "draw_figures", "write_figures"]
 def draw_figures(results: Results) -> dict[str, list[Drawing]]:
     """Every figure that the data allows, by the section of the report it belongs to."""
     workloads = results.workloads
-    sections = {
+    sections: dict[str, list[Drawing | None]] = {
+        "glance": [*draw_glances(results)],
         "startup": [draw_milestones(results), draw_phases(results), draw_ecdf(results)],
         "memory": [*(draw_memory(results, each) for each in workloads), draw_density(results)],
         "disk": [draw_disk(results, each) for each in results.one_per_image],

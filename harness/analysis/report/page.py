@@ -20,14 +20,23 @@ from harness.analysis import (
     tails,
     walls,
 )
-from harness.analysis.answer import Statement, build_answer, build_headline, find_workload
+from harness.analysis.answer import (
+    Statement,
+    build_answer,
+    build_headline,
+    build_verdicts,
+    find_workload,
+)
 from harness.analysis.beside import LEAD as BESIDE
 from harness.analysis.beside import build_tables as build_beside_tables
+from harness.analysis.claim_list import Claim
+from harness.analysis.claims_table import build_claims
 from harness.analysis.isolation import LEAD as ISOLATION
 from harness.analysis.isolation import is_alone as is_isolation_alone
 from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
+from harness.analysis.published_tables import build_published
 from harness.analysis.results import Results
 from harness.analysis.tables import Table
 from harness.analysis.wording import describe_accelerators, quote
@@ -64,7 +73,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole report."""
+    """A whole report.
+
+    ``opening`` is the answer alone, with the small figures ``glances``; ``answer`` is all that it
+    leaves out, with the table ``glance``. ``certificate`` is the place of what shows that platforms
+    were given the same.
+    """
 
     run_id: str
     colours: Mapping[str, str]
@@ -72,12 +86,16 @@ class Page:
     summary: str
     emulated: str
     headline: str
+    opening: tuple[Statement, ...]
+    glances: tuple[Drawing, ...]
     answer: tuple[Statement, ...]
     glance: Table | None
+    claims: Table | None
     sections: tuple[Section, ...]
     failures: Table | None
     method: tuple[str, ...]
     method_tables: tuple[Table, ...]
+    certificate: tuple[Table, ...]
     host: tuple[Fact, ...]
     images: tuple[Fact, ...]
     noise: tuple[str, ...]
@@ -86,12 +104,18 @@ class Page:
 
 
 def build_page(
-    results: Results, drawings: dict[str, list[Drawing]], brought: Sequence[ForeignFile] = ()
+    results: Results,
+    drawings: dict[str, list[Drawing]],
+    brought: Sequence[ForeignFile] = (),
+    claims: Sequence[Claim] = (),
 ) -> Page:
     """Everything a reader is to see, from summarised results and finished figures.
 
     ``brought`` are files of other tools, which have a section of their own.
     """
+    opening, rest = _split_answer(results)
+    built = (*_build_sections(results, drawings), *_build_beside(results, brought))
+    sections = _order_sections([_add_published(each, results) for each in built])
     found = (
         method.build_definitions(results), method.build_channel(results),
         method.build_marks(results), machines.build_accelerators(results),
@@ -104,18 +128,52 @@ def build_page(
         summary=method.build_summary_line(results),
         emulated=describe_accelerators(results),
         headline=build_headline(results),
-        answer=tuple(build_answer(results)),
+        opening=opening,
+        glances=tuple(drawings.get("glance", ())),
+        answer=rest,
         glance=tables.build_glance(results, find_workload(results)),
-        sections=(*_build_sections(results, drawings), *_build_beside(results, brought)),
+        claims=build_claims(results, claims, {each.anchor for each in sections}),
+        sections=sections,
         failures=method.build_failures(results),
         method=tuple(method.build_method(results)),
         method_tables=tuple(table for table in found if table is not None and table.rows),
+        certificate=(),
         host=tuple(method.build_host(results)),
         images=tuple(method.build_images(results)),
         noise=tuple(method.build_noise(results)),
         left_out=tuple(method.build_left_out(results)),
         repeat=method.build_repeat(results),
     )
+
+
+def _split_answer(
+    results: Results,
+) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
+    """What stands on the opening page, and the rest; without a headline all of it opens."""
+    said = build_answer(results)
+    if not build_headline(results):
+        return tuple(said), ()
+    first = [each for each in said if each.warning or each.first]
+    rest = [each for each in said if each not in first]
+    return (*build_verdicts(results), *first), tuple(rest)
+
+
+_BEFORE_DETAILS = ("break-even",)
+
+
+def _order_sections(sections: Sequence[Section]) -> tuple[Section, ...]:
+    """What decides comes before the details by area."""
+    early = [each for each in sections if each.anchor in _BEFORE_DETAILS]
+    return (*early, *(each for each in sections if each not in early))
+
+
+def _add_published(section: Section, results: Results) -> Section:
+    """The same section with what others have published of the same metrics, behind a fold."""
+    found = build_published(results, section.anchor)
+    if not found:
+        return section
+    exhibit = Exhibit(None, found, fold="Published figures of the same kind")
+    return replace(section, exhibits=(*section.exhibits, exhibit))
 
 
 def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tuple[Section, ...]:

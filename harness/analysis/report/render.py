@@ -1,5 +1,7 @@
 """Lay out a report's content with the templates. The same samples give the same bytes."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -8,12 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from harness.analysis.answer import build_answer, build_headline, find_workload
+from harness.analysis.claim_list import read_claims
 from harness.analysis.plots import Drawing, draw_figures, write_figures
 from harness.analysis.plots.style import INK, MUTED, PAPER, RULE
 from harness.analysis.report.page import Page, build_page
 from harness.analysis.results import load_results
-from harness.analysis.tables import Table, build_glance
+from harness.analysis.tables import Row, Table
 from harness.analysis.wording import quote
 from harness.errors import InputError
 from harness.store.foreign import read_foreign
@@ -23,6 +25,10 @@ Printer = Callable[[Path, Path], None]
 """Prints a page (first path) as a PDF file (second); the command line brings one along."""
 
 _UNIT = re.compile(r"(?<=\d) (?=(?:[mµ]?s|[KMG]?i?B|×|%)(?!\w))")
+_SCRIPT = Path(__file__).parents[1] / "templates" / "tables.js"
+_MARKDOWN_WIDTH = 100
+"""Columns that a pager shows; a table that fits has its columns aligned."""
+
 _CODE = re.compile(r"`([^`]*)`")
 _INKS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
 
@@ -33,17 +39,20 @@ def render_report(
     out: Path | None = None,
     print_page: Printer | None = None,
     beside: Sequence[Path] = (),
+    claims: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of a result folder in each of ``formats``; returns the paths.
 
     Reads manifest, journal and samples alone, and draws the figures anew. ``out`` names another
     file than ``report.html``, ``report.md`` or ``report.pdf``; then ``formats`` has one entry.
-    ``beside`` are files of other tools whose timings get a section of their own.
+    ``beside`` are files of other tools whose timings get a section of their own, ``claims`` files
+    of claims that are tested beside the usual ones.
     """
+    tested = read_claims(claims)
     brought = [read_foreign(path) for path in dict.fromkeys(beside)]
     results = load_results(folder)
     drawings = draw_figures(results)
-    page = build_page(results, drawings, brought)
+    page = build_page(results, drawings, brought, tested)
     write_figures(results, drawings)
     written = []
     for wanted in formats:
@@ -70,43 +79,29 @@ def _print_pdf(page: Page, path: Path, print_page: Printer | None) -> None:
 
 def render_html(page: Page) -> str:
     """The page as one self-contained HTML file."""
-    return _load_templates().get_template("report.html.j2").render(page=page)
+    script = _read_script()
+    template = _load_templates().get_template("report.html.j2")
+    return template.render(page=page, script=Markup(script), policy=build_policy(script))
+
+
+def build_policy(script: str) -> str:
+    """What the page may do: show itself and run that one script; it can ask nothing of anyone."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _read_script() -> str:
+    return _SCRIPT.read_text(encoding="utf-8")
 
 
 def render_markdown(page: Page) -> str:
     """The same content as Markdown; figures are linked from ``plots/``."""
     text = _load_templates().get_template("report.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def format_summary(folder: Path) -> str:
-    """The answer for a terminal: its sentences, and the table of headline figures."""
-    results = load_results(folder)
-    headline = build_headline(results)
-    lines = [headline] if headline else []
-    lines += [
-        f"{statement.topic}: {' '.join(statement.sentences)}" for statement in build_answer(results)
-    ]
-    glance = build_glance(results, find_workload(results))
-    table = "" if glance is None else f"\n\n{format_table(glance)}"
-    return "\n".join(lines).replace("`", "") + table
-
-
-def format_table(table: Table) -> str:
-    """A table in plain text, its columns aligned; a cell's note follows in brackets."""
-    rows = [table.head] + [
-        (
-            row.head,
-            *(f"{cell.text} [{cell.note}]" if cell.note else cell.text for cell in row.cells),
-        )
-        for row in table.rows
-    ]
-    rows = [tuple(text.replace("`", "") for text in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 # ---- templates -------------------------------------------------------------------------------
@@ -126,7 +121,7 @@ def _load_templates() -> Environment:
     environment.filters["md"] = escape_markdown
     environment.filters["quote"] = quote
     environment.filters["cell"] = escape_cell
-    environment.globals.update(inline=inline_svg)
+    environment.globals.update(inline=inline_svg, grid=format_grid)
     return environment
 
 
@@ -159,6 +154,24 @@ def _escape_plain(text: str) -> str:
 def escape_cell(text: str) -> str:
     """The same within a table, where a bar ends the cell, also in a code span."""
     return escape_markdown(text).replace("|", "\\|")
+
+
+def format_grid(table: Table) -> str:
+    """A table in Markdown; its columns stand aligned where they fit a pager."""
+    rows = [[escape_cell(text) for text in table.head], *map(_list_cells, table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 3 * len(widths) + 1 > _MARKDOWN_WIDTH:
+        widths = [3] * len(widths)
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    )
+
+
+def _list_cells(row: Row) -> list[str]:
+    cells = (f"{each.text}; {each.note}" if each.note else each.text for each in row.cells)
+    return [escape_cell(text) for text in (row.head, *cells)]
 
 
 def inline_svg(drawing: Drawing) -> Markup:

@@ -1,0 +1,50 @@
+"""The claims and what this run says of them, as a table with links to the evidence."""
+
+from collections.abc import Collection, Sequence
+
+from harness.analysis.answer import find_workload
+from harness.analysis.claim_list import Claim
+from harness.analysis.claims import NOT_MEASURED, Finding, decide, say_rule
+from harness.analysis.results import Results
+from harness.analysis.tables import Cell, Row, Table
+from harness.analysis.wording import ABSENT, describe_accelerator, quote
+from harness.metrics import METRICS
+
+_HEAD = ("claim", "hypothesis", "verdict", "measured", "decided by")
+_TONES = {"supported": "better", "refuted": "worse", "withheld": "doubt"}
+_EMULATED = describe_accelerator("tcg")
+_PLACES = {"kernel": "isolation", "calls": "isolation", "bases": "bases"}
+
+
+def build_claims(
+    results: Results, claims: Sequence[Claim], chapters: Collection[str]
+) -> Table | None:
+    """One row a claim; ``chapters`` are the anchors that a link may lead to."""
+    if results.reference is None or not claims:
+        return None
+    rows = tuple(_build_row(decide(results, each), each, chapters) for each in claims)
+    caption = f"Claims, for {quote(find_workload(results))} on this host"
+    return Table(caption, _HEAD, rows, say_rule())
+
+
+def _build_row(finding: Finding, claim: Claim, chapters: Collection[str]) -> Row:
+    anchor = find_place(claim)
+    shown = anchor if anchor in chapters and finding.verdict != NOT_MEASURED else ""
+    emulated = _EMULATED if _EMULATED in finding.note and finding.verdict != "withheld" else ""
+    by = quote(claim.metric) if claim.metric else "boot id and host processes"
+    cells = (
+        Cell(_flatten(claim.hypothesis)),
+        Cell(finding.verdict, emulated, _TONES.get(finding.verdict, "")),
+        Cell(finding.figure or ABSENT, finding.note),
+        Cell(by, anchor=shown),
+    )
+    return Row(_flatten(claim.claim), cells)
+
+
+def find_place(claim: Claim) -> str:
+    """The chapter that has the evidence."""
+    return _PLACES.get(claim.by) or METRICS[claim.metric].area
+
+
+def _flatten(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,139 @@
+"""The answer in four small figures: start, memory, disk and shipping, to be read in ten seconds.
+
+Bars stand on a linear axis from zero, so that their lengths are in true proportion, and each has
+its figure written beside its name: there is no axis to decipher.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from harness.analysis.answer import find_workload
+from harness.analysis.plots.style import INK, MUTED, RULE, Drawing, finish, start_figure
+from harness.analysis.results import Figure, Results
+from harness.analysis.statistics import CONFIDENCE, best_coverage
+from harness.analysis.wording import (
+    describe_accelerator,
+    describe_accelerators,
+    describe_platform,
+    format_figure,
+    format_number,
+    quote,
+)
+
+MOST_ROWS = 8
+_WIDTH = 3.9
+_ROW = 0.34
+_LONGEST = 16
+"""Characters of a platform's name beside its figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One small figure: its place in the answer, its title and the metric it shows."""
+
+    name: str
+    title: str
+    metric: str
+    processes: bool = True
+
+
+GLANCES = (
+    Glance("start", "Ready after", "startup.ready"),
+    Glance("memory", "Memory on the host (PSS)", "memory.pss"),
+    Glance("disk", "Image on disk", "disk.image_allocated", processes=False),
+    Glance("shipping", "To ship to a host with nothing", "portability.first", processes=False),
+)
+
+
+def draw_glances(results: Results) -> list[Drawing]:
+    """The small figures that the data allows, for the workload of the answer."""
+    found = (_draw(results, each) for each in GLANCES)
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _draw(results: Results, glance: Glance) -> Drawing | None:
+    workload = find_workload(results)
+    rows = {
+        name: figure
+        for name in results.first_arms
+        if (figure := results.find(name, workload, glance.metric)) is not None
+        and (glance.processes or results.kinds[name] != "process")
+    }
+    if not any(figure.median > 0 for figure in rows.values()):
+        return None
+    shown = {name: rows[name] for name in choose_rows(results, list(rows))}
+    name = f"glance-{glance.name}"
+    with start_figure(name, 1, 0.62 + _ROW * len(shown)) as (canvas, panels):
+        _draw_bars(canvas, panels[0], results, shown)
+        alt = "; ".join(
+            f"{describe_platform(results, each)}: {_label(figure)}"
+            for each, figure in shown.items()
+        )
+        return finish(
+            canvas, name, glance.title, _describe(results, workload, shown, len(rows)),
+            f"{glance.title}, {workload}. {alt}.",
+        )  # fmt: skip
+
+
+def choose_rows(results: Results, platforms: list[str]) -> list[str]:
+    """All platforms; of many the reference, then the first of each kind, the second, and so on."""
+    places: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for name in platforms:
+        places[name] = -1 if name == results.reference else seen[results.kinds[name]]
+        seen[results.kinds[name]] += name != results.reference
+    kept = sorted(platforms, key=places.__getitem__)[:MOST_ROWS]
+    return [name for name in platforms if name in kept]
+
+
+def _draw_bars(canvas: Canvas, axes: Axes, results: Results, rows: Mapping[str, Figure]) -> None:
+    canvas.set_size_inches(_WIDTH, canvas.get_figheight())
+    most = max(max(figure.median, figure.high) for figure in rows.values())
+    for place, (platform, figure) in enumerate(rows.items()):
+        colour = RULE if figure.withheld else results.colours[platform]
+        axes.barh(place + 0.17, max(figure.median, 0), height=0.24, color=colour, zorder=2)
+        if figure.low < figure.high:  # what is exact has no interval
+            axes.plot(
+                [figure.low, figure.high], [place + 0.17] * 2, "|-",
+                color=INK, lw=1.1, ms=7, mew=1.1, zorder=3,
+            )  # fmt: skip
+        high = place - 0.22
+        axes.text(0, high, _name(results, platform), ha="left", va="center", fontsize=8.5)
+        axes.text(
+            most, high, _label(figure), ha="right", va="center", fontsize=8.5,
+            color=MUTED if figure.withheld else INK,
+            fontweight="bold" if platform == results.reference else "normal",
+        )  # fmt: skip
+    axes.set(xlim=(0, most), ylim=(len(rows) - 0.5, -0.55), xticks=[], yticks=[])
+    axes.spines["bottom"].set_visible(False)
+
+
+def _name(results: Results, platform: str) -> str:
+    """A name that leaves room for its figure; that it is emulated is never cut off."""
+    platform = " ".join(platform.split())
+    words = platform if len(platform) <= _LONGEST else f"{platform[:7]}…{platform[-8:]}"
+    ran = describe_accelerator(results.accelerators.get(platform, ""))
+    return f"{words}, {ran}" if ran else words
+
+
+def _label(figure: Figure) -> str:
+    return "withheld" if figure.withheld else format_figure(figure)
+
+
+def _describe(results: Results, workload: str, rows: Mapping[str, Figure], count: int) -> str:
+    machines = describe_accelerators(results)
+    blocks = sorted({figure.n for figure in rows.values()})
+    n = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}"
+    share = min(CONFIDENCE, best_coverage(blocks[0])) * 100
+    most = "" if share == CONFIDENCE * 100 else "at most "
+    parts = [
+        machines,
+        f"{quote(workload)}, medians of {n} blocks with intervals of {most}"
+        f"{format_number(share).removesuffix('.0')} %, linear from zero",
+        f"{len(rows)} of {count} platforms: the table below has all" if count > len(rows) else "",
+    ]
+    return ". ".join(part for part in parts if part) + "."
