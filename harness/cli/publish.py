@@ -28,7 +28,7 @@ _FEW = 4
 )  # fmt: skip
 @click.option(
     "--asv", metavar="DIR", type=click.Path(path_type=Path),
-    help="Pages of asv, for the history of the harness itself. Default: `.asv/html` if it is there.",
+    help="Pages of asv: the history of the harness itself. Default: `.asv/html`, if there.",
 )  # fmt: skip
 def publish(folders: tuple[Path, ...], out: Path, asv: Path | None) -> int:
     """Make a static site: index of runs, their reports, comparisons and histories.

@@ -109,7 +109,7 @@ def read_journal(path: Path) -> list[Outcome]:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a run holds the journal's lock: its writer does so from the first trial to the last."""
+    """Whether a run is at work: it holds its journal's lock from the first trial to the last."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)

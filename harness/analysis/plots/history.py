@@ -77,7 +77,7 @@ def _draw_track(axes: Axes, track: Track, runs: int) -> None:
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.5, runs - 0.5)
     axes.margins(y=0.18)
-    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     unit = next(iter(track.figures.values())).unit
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit)))
 

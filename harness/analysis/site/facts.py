@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.answer import build_headline
+from harness.analysis.answer import build_answer, build_headline
 from harness.analysis.compare_sides import load_side
 from harness.analysis.compare_traits import Traits
 from harness.analysis.method import build_summary_line
@@ -36,11 +36,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A run on the index. ``traits`` is what a comparison holds against another run's; where
-    there is none, ``unfit`` says why.
+    """A run on the index.
 
-    ``marks`` are disturbances with the number of measured trials that carry them, ``notes``
-    sentences that must not be overlooked, ``cases`` the measured platforms with their workloads.
+    ``headline`` is what its answer opens with. ``traits`` is what a comparison holds against
+    another run's; where there is none, ``unfit`` says why. ``marks`` are disturbances with the
+    number of measured trials that carry them, ``notes`` sentences that must not be overlooked,
+    ``cases`` the measured platforms with their workloads.
     """
 
     run_id: str
@@ -93,7 +94,7 @@ def build_facts(folder: Path, name: str) -> Facts:
         workloads=results.workloads,
         blocks=len({each.block for each in measured}),
         trials=len(measured),
-        headline=build_headline(results),
+        headline=_say_first(results),
         marks=tuple(sorted(marks.items())),
         notes=notes,
         cases=tuple(dict.fromkeys((each.platform, each.workload) for each in measured)),
@@ -101,6 +102,12 @@ def build_facts(folder: Path, name: str) -> Facts:
         traits=traits,
         unfit=unfit,
     )
+
+
+def _say_first(results: Results) -> str:
+    """The headline; where it cannot be said, what the answer opens with, such as the reason."""
+    said = [each.sentences[0] for each in build_answer(results) if not each.warning]
+    return build_headline(results) or next(iter(said), "")
 
 
 def _read_side(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str, object], ...], str]:

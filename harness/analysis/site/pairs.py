@@ -1,10 +1,10 @@
 """Which runs are held against which: every two of a few, each with its predecessor of many."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from harness.analysis.compare_traits import find_differences
+from harness.analysis.compare_traits import Difference, find_differences
 from harness.analysis.site.facts import Facts
 
 MOST = 12
@@ -72,10 +72,16 @@ def find_refusal(base: Facts, new: Facts) -> str:
             return f"run {run.run_id}: {run.unfit}"
     differences = find_differences(base.build_traits(), new.build_traits())
     if differences:
-        return "; ".join(map(str, differences))
+        return "; ".join(str(_plain(each)) for each in differences)
     if not set(base.cases) & set(new.cases):
         return "no platform with a workload was measured in both"
     return ""
+
+
+def _plain(each: Difference) -> Difference:
+    """Without backticks in what users named: between two of them stands a code span."""
+    base, new = (text.replace("`", "ʼ") for text in (each.base, each.new))
+    return replace(each, base=base, new=new)
 
 
 def find_dimensions(pair: Pair) -> tuple[str, ...]:
