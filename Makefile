@@ -4,12 +4,13 @@
 PYTHON_ENV := .venv/bin/python
 RUN :=
 
-.PHONY: help run test lint setup setup-test asv
+.PHONY: help run test lint setup setup-test asv site
 
 help:
 	@echo "make run    measure this host with the defaults (RUN='--quick' adds options)"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make asv    the benchmarks of the harness itself"
+	@echo "make site   a static site of the runs in results/, with the history that make asv made"
 
 run: setup
 	@$(PYTHON_ENV) -m harness run $(if $(findstring --resume,$(RUN)),,--start-engines) $(RUN)
@@ -29,6 +30,9 @@ asv: setup-test
 	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --record-samples --show-stderr --set-commit-hash=$$(git rev-parse HEAD)
 	cd benches && ../$(PYTHON_ENV) -m asv publish
 	@echo "pages: .asv/html/index.html"
+
+site: setup
+	@$(PYTHON_ENV) -m harness publish results --site site
 
 setup:
 	@sh harness/setup.sh run

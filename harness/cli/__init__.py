@@ -13,6 +13,7 @@ from harness.cli.images import images
 from harness.cli.isolation import isolation
 from harness.cli.layers import layers
 from harness.cli.measure import clean, run
+from harness.cli.publish import publish
 from harness.cli.show import doctor, list_things, report
 from harness.errors import InputError
 
@@ -26,7 +27,9 @@ def harness() -> None:
     """Measure one workload as a container and as a virtual machine, fairly, on this host."""
 
 
-for _command in (doctor, list_things, run, layers, isolation, report, compare, images, clean):
+for _command in (
+    doctor, list_things, run, layers, isolation, report, compare, publish, images, clean,
+):  # fmt: skip
     harness.add_command(_command)
 
 

@@ -5,7 +5,7 @@ the journal and can be made again at any time. Nothing heavy is imported until i
 """
 
 from harness.store.folder import Store, read_manifest, write_manifest
-from harness.store.journal import Journal, read_journal
+from harness.store.journal import Journal, is_being_written, read_journal
 from harness.store.names import safe_name
 from harness.store.pyperf_files import write_pyperf
 from harness.store.samples import write_samples
@@ -13,6 +13,7 @@ from harness.store.samples import write_samples
 __all__ = [
     "Journal",
     "Store",
+    "is_being_written",
     "read_journal",
     "read_manifest",
     "safe_name",

@@ -108,6 +108,18 @@ def read_journal(path: Path) -> list[Outcome]:
     return [_parse_outcome(path, number, line) for number, line in enumerate(lines[1:], start=2)]
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a run is at work: it holds its journal's lock from the first trial to the last."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def require_schema(document: Mapping[str, object], path: Path) -> None:
     """Raise InputError unless ``document`` has the schema version this release reads."""
     version = document.get("schema_version")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.site.own_history import read_own_history
 from harness.paths import cache_dir
 
 pytestmark = pytest.mark.timeout(300)
@@ -113,6 +114,8 @@ def test_the_history_becomes_pages(clone: Clone, commits: tuple[str, str]) -> No
     index = json.loads((pages / "index.json").read_text())
     assert CONTAINERS in index["benchmarks"]
     assert (pages / "index.html").is_file()
+    published = read_own_history(pages).series
+    assert CONTAINERS in {each.benchmark for each in published}, "and `publish` can read them"
 
 
 def test_nothing_is_taken_for_a_benchmark_by_its_name(

@@ -107,6 +107,11 @@ def render_markdown(page: Page) -> str:
 # ---- templates -------------------------------------------------------------------------------
 
 
+def render_template(name: str, **content: object) -> str:
+    """Lay out ``content`` with one of the templates, for pages beside the report."""
+    return _load_templates().get_template(name).render(content)
+
+
 @cache
 def _load_templates() -> Environment:
     environment = Environment(
