@@ -50,9 +50,7 @@ def _find_failure(results: Results, platform: str, workload: str, metric: str) -
         return ""
     pair = (platform, reference)
     for one, other in (pair, pair[::-1]):
-        trials = [
-            each for each in results.measured if (each.platform, each.workload) == (one, workload)
-        ]
+        trials = results.find_trials(one, workload)
         failed = bool(trials) and all(each.status == "failed" for each in trials)
         if failed and results.find(other, workload, metric):
             return f"all {len(trials)} trials of {quote(one)} failed"

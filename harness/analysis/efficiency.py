@@ -163,8 +163,7 @@ def _build_failed(results: Results, workload: str) -> list[Row]:
         return []
     rows = []
     for platform in results.first_arms:
-        trials = [each for each in results.measured
-                  if (each.platform, each.workload) == (platform, workload)]  # fmt: skip
+        trials = results.find_trials(platform, workload)
         if trials and all(each.status == "failed" for each in trials):
             head = describe_platform(results, platform, quoted=True)
             absent = (Cell(ABSENT),) * 3

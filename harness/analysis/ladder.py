@@ -86,11 +86,8 @@ def find_climbs(results: Results, workload: str) -> list[Climb]:
 def _find_starts(results: Results, platform: str, workload: str) -> list[Outcome]:
     return [
         outcome
-        for outcome in results.measured
-        if outcome.platform == platform
-        and outcome.workload == workload
-        and outcome.status == "ok"
-        and {"request", "ready"} <= outcome.milestones.keys()
+        for outcome in results.find_trials(platform, workload)
+        if outcome.status == "ok" and {"request", "ready"} <= outcome.milestones.keys()
     ]
 
 

@@ -181,8 +181,8 @@ def build_guest_view(results: Results) -> Table | None:
 
 def _find_stamps(results: Results, platform: str, workload: str) -> dict[str, list[float]]:
     stamps: dict[str, list[float]] = {}
-    for outcome in results.measured:
-        if (outcome.platform, outcome.workload, outcome.status) != (platform, workload, "ok"):
+    for outcome in results.find_trials(platform, workload):
+        if outcome.status != "ok":
             continue
         seen = get_mapping(get_mapping(outcome.details, "seen_by_guest"), "systemd")
         for name, value in get_mapping(seen, "timestamps").items():

@@ -1,7 +1,9 @@
 """A result folder read and summarised once, with the look-ups that plots, tables and text share."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 from pathlib import Path
 
@@ -73,7 +75,7 @@ class Ratio:
         return find_reach(self.low, self.high)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Results:
     """Everything a report is made of. Platforms and workloads stand in the order of the plan.
 
@@ -113,20 +115,30 @@ class Results:
     def is_emulated(self, platform: str) -> bool:
         return self.accelerators.get(platform) == "tcg"
 
-    @property
-    def measured(self) -> list[Outcome]:
-        """The trials that count: no warm-up, step of a density series, search, move or
-        storm."""
-        return [
+    @cached_property
+    def measured(self) -> Sequence[Outcome]:
+        """The trials that count: no warm-up, step of a density series, search, move or storm."""
+        return tuple(
             outcome
             for outcome in self.outcomes
             if not outcome.warmup and outcome.instances == 1 and not is_step(outcome)
-        ]
+        )
 
-    @property
-    def failed(self) -> list[Outcome]:
+    def find_trials(self, platform: str, workload: str) -> Sequence[Outcome]:
+        """Those of `measured` that ran ``workload`` on ``platform``, failed ones too."""
+        return self._trials.get((platform, workload), ())
+
+    @cached_property
+    def _trials(self) -> Mapping[tuple[str, str], Sequence[Outcome]]:
+        found = defaultdict[tuple[str, str], list[Outcome]](list)
+        for outcome in self.measured:
+            found[outcome.platform, outcome.workload].append(outcome)
+        return found
+
+    @cached_property
+    def failed(self) -> Sequence[Outcome]:
         """Every trial that failed, those of the warm-up too."""
-        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
 
     @property
     def one_per_image(self) -> tuple[str, ...]:

@@ -211,5 +211,6 @@ def build_packings(results: Results, workload: str, metrics: Sequence[str]) -> T
     if not rows:
         return None
     heads = tuple(METRICS[metric].name.replace(".", ", ").replace("_", " ") for metric in metrics)
-    caption = f"{quote(results.images[workload])} by packing"
+    area = METRICS[metrics[0]].area
+    caption = f"{quote(results.images[workload])} by packing: {area}"
     return Table(caption, ("platform", "packing", *heads), tuple(rows))

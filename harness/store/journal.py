@@ -24,6 +24,8 @@ from harness.errors import HarnessError, HostError, InputError
 from harness.model import SCHEMA_VERSION, Outcome
 from harness.store.names import sync_folder
 
+_OUTCOMES = msgspec.json.Decoder(Outcome)
+
 
 class Journal:
     """An open journal that outcomes are appended to. One writer at a time holds its lock."""
@@ -163,6 +165,10 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
 
 
 def _parse_outcome(path: Path, number: int, line: bytes) -> Outcome:
+    try:
+        return _OUTCOMES.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # the slower way says what is wrong, and takes what JSON does not have, such as NaN
     document = _parse_line(path, number, line)
     try:
         return msgspec.convert(document, Outcome)

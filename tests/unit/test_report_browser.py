@@ -1,125 +1,200 @@
-"""The page in a real browser: its width on a phone and a desk, and on paper."""
+"""The page in a real browser: on a phone and a desk, light, dark and on paper."""
 
-import os
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from harness.analysis.report import render_report
-from tests.unit.synthetic import Synthetic, write_run
+from harness.cli.printing import print_page
+from tests.unit.browser import LOOKS, Look, Visit, open_page, start_browser
+from tests.unit.synthetic import MACHINES, Synthetic, write_run
 
-PROBE = """<!doctype html><body style="margin:0"><iframe src="report.html"
-style="width:{width}px;height:900px;border:0"></iframe><script>
-window.onload = () => {{
-  const page = document.querySelector("iframe").contentDocument;
-  page.querySelectorAll("details").forEach(each => each.open = true);
-  const root = page.documentElement;
-  document.title = [root.scrollWidth, root.clientWidth].join(" ");
-}};
-</script>"""
+PAPER = 957
+"""Pixels that Chromium lays a page out in for A4 at least; it shrinks up to 1436 to fit."""
+
+A4_WIDTH, A4_HEIGHT = 717, 1046
+"""Pixels of a sheet within its margins."""
+
+LAYOUT = Path(__file__).with_name("layout.js").read_text()
+
+RUNS = {
+    "usual": Synthetic(failed_trials=(20, 31)),
+    "machines": Synthetic(
+        platforms=("process", "namespace", *MACHINES), workloads=("noop",), blocks=6, told=True
+    ),
+    "one platform": Synthetic(platforms=("namespace",), aa=(), blocks=1),
+    "all failed": Synthetic(failed_trials=range(1000)),
+}
+
+PLANTED = {
+    "<p style='color:#ccc;background:#fff'>pale words</p>": "color-contrast",
+    "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>": "image-alt",
+    "<table><tr><td>1</td><th></th></tr></table><a href='#x'></a>": "link-name",
+}
+"""Defects to put into a page, and the rule of axe-core that each breaks."""
+
+SPOILT = {
+    "<figure><svg viewBox='0 0 90 9' width='90'><text x='70' y='8'>far out</text></svg></figure>":
+        "«far out» is cut",
+    "<figure><svg viewBox='0 0 90 30'><text y='20'>one</text><text x='3' y='20'>two</text></svg>":
+        "«one» overlaps «two»",
+    "<figure><svg width='0' height='0'></svg></figure>": "an empty figure",
+    "<p style='width:3000px'>so wide</p>": "P «so wide» sticks out of the page",
+    "<p style='width:40px;overflow:hidden;white-space:nowrap'>a long line</p>":
+        "P «a long line» is cut",
+}  # fmt: skip
+"""Defects of layout, and what is said of each."""
+
+
+ENDS = (Look(390, "dark"), Look(1280, "print"))
+"""Looks that differ in everything; enough for runs that differ in their content alone."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_run(tmp_path_factory.mktemp("page") / "r", Synthetic(failed_trials=(20, 31)))
+def browser() -> Iterator[Browser]:
+    with start_browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_report(tmp_path_factory.mktemp("page") / request.param, RUNS[request.param])
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_report(tmp_path_factory.mktemp("usual") / "r", RUNS["usual"])
+
+
+def build_report(folder: Path, plan: Synthetic) -> Path:
+    write_run(folder, plan)
     render_report(folder)
-    return folder
+    return folder / "report.html"
 
 
-def browse(profile: Path, *arguments: str) -> str:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    assert browser, "chromium is needed to look at the report"
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [browser, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=5000",
-         f"--user-data-dir={profile}", *sandbox, *arguments],
-        capture_output=True, text=True, timeout=90, check=True,
-    )  # fmt: skip
-    return done.stdout
+def test_axe_finds_nothing_wrong_and_nothing_is_cut_or_covered(
+    browser: Browser, folder: Path
+) -> None:
+    with open_page(browser, folder) as visit:
+        found = {}
+        for look in LOOKS if folder.parent.name == "usual" else ENDS:
+            visit.look(look)
+            defects = visit.find_violations()
+            if look.width >= PAPER or look.media != "print":
+                defects += visit.run(LAYOUT)
+            if defects:
+                found[str(look)] = defects
+    assert found == {}
+    assert visit.errors == []
+
+
+def test_a_page_asks_for_nothing_but_itself(browser: Browser, folder: Path) -> None:
+    with open_page(browser, folder) as visit:
+        for look in LOOKS:
+            visit.look(look)
+        visit.page.wait_for_load_state("networkidle")
+    others = [url for url in visit.requests if not url.startswith("data:")]
+    assert others == [folder.as_uri()]
+
+
+def test_a_page_that_asks_for_more_is_seen(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><title>t</title><img src='http://127.0.0.1:9/x.png' alt=''>")
+    with open_page(browser, page) as visit:
+        pass
+    assert "http://127.0.0.1:9/x.png" in visit.requests
+
+
+@pytest.mark.parametrize(("defect", "rule"), PLANTED.items(), ids=PLANTED.values())
+def test_a_planted_violation_is_reported(
+    browser: Browser, usual: Path, tmp_path: Path, defect: str, rule: str
+) -> None:
+    page = plant(usual, tmp_path, defect)
+    with open_page(browser, page) as visit:
+        visit.look(Look(1280, "light"))
+        assert rule in {each.partition(":")[0] for each in visit.find_violations()}
+
+
+@pytest.mark.parametrize(("defect", "said"), SPOILT.items(), ids=SPOILT.values())
+def test_a_spoilt_layout_is_reported(
+    browser: Browser, usual: Path, tmp_path: Path, defect: str, said: str
+) -> None:
+    page = plant(usual, tmp_path, defect)
+    with open_page(browser, page) as visit:
+        visit.look(Look(390, "light"))
+        assert [each for each in visit.run(LAYOUT) if each.endswith(said)]
+
+
+def plant(page: Path, folder: Path, defect: str) -> Path:
+    whole = page.read_text()
+    spoilt = folder / "spoilt.html"
+    spoilt.write_text(re.sub(r"(<main\b[^>]*>)", lambda main: main[1] + defect, whole, count=1))
+    assert defect in spoilt.read_text()
+    return spoilt
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_the_page_never_scrolls_sideways(folder: Path, tmp_path: Path, width: int) -> None:
-    probe = folder / f"probe-{width}.html"
-    probe.write_text(PROBE.format(width=width))
-    found = browse(tmp_path, "--dump-dom", probe.as_uri())
-    title = re.search(r"<title>(\d+) (\d+)", found)
-    assert title, found[:300]
-    assert int(title[1]) <= int(title[2]) == width
-
-
-CLICKS = """<!doctype html><body><iframe src="report.html" style="width:1280px;height:900px">
-</iframe><script>
-window.onload = () => {
-  const page = document.querySelector("iframe").contentDocument;
-  const table = page.querySelector("#verdicts table");
-  const list = () => [...table.tBodies[0].rows].filter(row => !row.hidden)
-    .map(row => row.cells[0].textContent.split(",")[0]).join(" ");
-  const [, ready] = table.tHead.rows[0].cells;
-  const seen = [list()];
-  for (let time = 0; time < 3; time++) {
-    ready.querySelector("button").click();
-    seen.push(`${ready.getAttribute("aria-sort")}: ${list()}`);
-  }
-  const field = page.querySelector("#claims input");
-  field.value = "kernel HOST";
-  field.dispatchEvent(new Event("input"));
-  seen.push(page.querySelector("#claims [role=status]").textContent);
-  document.title = seen.join("; ");
-};
-</script>"""
+def test_the_page_never_scrolls_sideways(browser: Browser, usual: Path, width: int) -> None:
+    with open_page(browser, usual) as visit:
+        visit.look(Look(width, "light"))
+        root = "document.documentElement"
+        assert visit.run(f"{root}.scrollWidth") <= visit.run(f"{root}.clientWidth") == width
 
 
 def test_tables_are_sorted_by_their_figures_and_filtered_by_words(
-    folder: Path, tmp_path: Path
+    browser: Browser, usual: Path
 ) -> None:
     """The page's policy lets its script run, and figures of several units sort by their size."""
-    probe = folder / "clicks.html"
-    probe.write_text(CLICKS)
-    title = re.search(r"<title>(.*?)</title>", browse(tmp_path, "--dump-dom", probe.as_uri()))
-    assert title
-    assert title[1].split("; ") == [
+    with open_page(browser, usual) as visit:
+        head = visit.page.locator("#verdicts thead th").nth(1)
+        seen = [list_platforms(visit)]
+        for _ in range(3):
+            head.locator("button").press("Enter")
+            seen.append(f"{head.get_attribute('aria-sort')}: {list_platforms(visit)}")
+        visit.page.locator("#claims input").press_sequentially("kernel HOST")
+        seen.append(visit.page.locator("#claims [role=status]").inner_text())
+    assert seen == [
         "process namespace vm-direct vm-microvm",
         "ascending: process namespace vm-microvm vm-direct",
         "descending: vm-direct vm-microvm namespace process",
-        "null: process namespace vm-direct vm-microvm",
+        "None: process namespace vm-direct vm-microvm",
         "2 of 9",
     ]
 
 
-def test_without_a_script_every_row_and_word_is_there(folder: Path) -> None:
-    text = (folder / "report.html").read_text()
+def list_platforms(visit: Visit) -> str:
+    """The platforms of the verdicts, from above."""
+    heads = visit.page.locator("#verdicts tbody tr:visible > :first-child").all_inner_texts()
+    return " ".join(head.split(",")[0] for head in heads)
+
+
+def test_without_a_script_every_row_and_word_is_there(browser: Browser, usual: Path) -> None:
+    text = usual.read_text()
     body = text[: text.index("<script>")]
     assert "<button" not in body and "<input" not in body and " hidden" not in body
-    assert "<noscript" not in text
+    with open_page(browser, usual) as visit:
+        visit.look(Look(1280, "light"))
+        with_scripts = visit.page.locator("main td:visible").count()
+    with open_page(browser, usual, scripts=False) as plain:
+        assert plain.page.locator("main td").count() >= with_scripts > 0
 
 
-def test_on_paper_the_first_page_is_the_answer_alone(folder: Path, tmp_path: Path) -> None:
+def test_on_paper_the_first_page_is_the_answer_alone(browser: Browser, usual: Path) -> None:
     """With the printer's rules on, the answer ends above the foot of an A4 page, and breaks it."""
-    text = (folder / "report.html").read_text()
-    assert ".answer { break-after: page;" in text[text.index("@media print") :]
-    (folder / "paper.html").write_text(text.replace("@media print {", "@media all {"))
-    probe = folder / "probe-paper.html"
-    probe.write_text(
-        PROBE.format(width=717)
-        .replace("report.html", "paper.html")
-        .replace(
-            "[root.scrollWidth, root.clientWidth]",
-            '[Math.ceil(page.querySelector(".answer").getBoundingClientRect().bottom), 717]',
-        )
-    )
-    found = re.search(r"<title>(\d+) 717", browse(tmp_path, "--dump-dom", probe.as_uri()))
-    assert found and 300 < int(found[1]) <= 1046
+    with open_page(browser, usual) as visit:
+        visit.look(Look(A4_WIDTH, "print"))
+        box = visit.page.locator(".answer").bounding_box()
+        after = "getComputedStyle(document.querySelector('.answer')).breakAfter"
+        assert visit.run(after) == "page"
+    assert box and 300 < box["y"] + box["height"] <= A4_HEIGHT
 
 
-def test_the_page_prints_whole(folder: Path, tmp_path: Path) -> None:
+def test_the_page_prints_whole(usual: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.pdf"
-    browse(tmp_path / "profile", f"--print-to-pdf={out}", (folder / "report.html").as_uri())
+    print_page(usual, out)
     data = out.read_bytes()
     assert data.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type /Page\b", data)) <= 40
