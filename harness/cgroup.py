@@ -148,8 +148,11 @@ def _make_v2_tree(name: str) -> CgroupTree | None:
     return CgroupTree(2, (root,))
 
 
-def set_limits(folders: Sequence[Path], memory: int | None, cpus: float | None) -> None:
-    """Limit a group's memory (bytes, swap included where counted) and CPU time (cores)."""
+def set_limits(
+    folders: Sequence[Path], memory: int | None, cpus: float | None, pids: int | None = None
+) -> None:
+    """Limit a group's memory (bytes, swap included where counted), CPU time (cores), and its
+    processes and threads."""
     for folder in folders:
         if memory is not None:
             _write_first(folder, ("memory.max", "memory.limit_in_bytes"), str(memory))
@@ -159,6 +162,8 @@ def set_limits(folders: Sequence[Path], memory: int | None, cpus: float | None) 
             quota = round(cpus * CPU_PERIOD_US)
             _write_first(folder, ("cpu.max",), f"{quota} {CPU_PERIOD_US}")
             _write_first(folder, ("cpu.cfs_quota_us",), str(quota))
+        if pids is not None:
+            _write_first(folder, ("pids.max",), str(pids))
 
 
 def _write_first(folder: Path, names: Sequence[str], text: str) -> None:

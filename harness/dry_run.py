@@ -4,9 +4,12 @@ Nothing is fetched or started, and no image is built. Where an image or the gues
 there yet, its place in the cache is shown all the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.certificate import Certificate, find_reference
+from harness.conditions import build_expected
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, Toolbox
 from harness.errors import HarnessError
@@ -30,6 +33,7 @@ from harness.plan import (
 from harness.precision import find_looks, find_next_look
 from harness.runner import Bench, build_spec
 from harness.units import format_seconds
+from harness.variants import find_points, parse_variant
 
 _RUN_ID = "dry-run"
 _UNKNOWN = "not built yet"
@@ -61,6 +65,7 @@ def build_preview(plan: Plan) -> dict[str, object]:
         "starts": _describe_starts(schedule, bench),
     }
     number = count_trials(plan)
+    preview["ratios"] = _describe_ratios(plan, schedule, bench)
     if searches := build_searches(plan, drivers, number, grouped=True):
         names = (f"{each.platform} {each.workload}" for each in searches)
         preview["searches for the smallest memory"] = ", ".join(names)
@@ -69,6 +74,41 @@ def build_preview(plan: Plan) -> dict[str, object]:
                 for m in moves)  # fmt: skip
         preview[f"moves, {plan.repeats} times"] = ", ".join(ways)
     return {**preview, "cannot run here": problems} if problems else preview
+
+
+def _describe_ratios(
+    plan: Plan, schedule: Sequence[ScheduledTrial], bench: Bench
+) -> dict[str, object]:
+    """The parity certificate as far as it is known before anything has started: what every two
+    platforms of a workload would be compared under, or why they would have no ratio."""
+    found = {}
+    for each in schedule:
+        if each.platform in bench.drivers and (each.platform, each.workload) not in found:
+            spec = build_spec(each, bench)
+            options = parse_variant(each.platform).options
+            kind = bench.drivers[each.platform].kind
+            expected = build_expected(kind, spec, read_only=options.read_only)
+            found[each.platform, each.workload] = expected
+    stated = {name: find_points(name) for name in plan.platforms}
+    certificate = Certificate(found, frozenset(plan.differ), stated)
+    kinds = {name: driver.kind for name, driver in bench.drivers.items()}
+    return {
+        f"{platform} {workload}": describe_ratio(certificate, platform, reference, workload)
+        for platform, workload in sorted(found)
+        if (reference := find_reference(list(bench.drivers), kinds)) not in (None, platform)
+    }
+
+
+def describe_ratio(
+    certificate: Certificate, platform: str, reference: str | None, workload: str
+) -> str:
+    """What the certificate means for one ratio, in words."""
+    if refusal := certificate.find_refusal(platform, reference or "", workload):
+        return f"refused: {refusal}"
+    found = certificate.find_differences(platform, reference or "", workload)
+    names = ", ".join(each.dimension for each in found)
+    alike = f"to {reference}, alike as far as is known before the start"
+    return f"to {reference}; {names} differs, which is the point" if found else alike
 
 
 def _settle_arms(plan: Plan, kinds: dict[str, Kind]) -> Plan:
@@ -138,6 +178,9 @@ def build_dry_bench(plan: Plan, drivers: dict[str, Driver]) -> Bench:
         settle=plan.settle,
         memory=plan.memory,
         cpus=plan.cpus,
+        pids=plan.pids,
+        disk=plan.disk,
+        io=plan.io,
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness import cgroup, lab, preflight
-from harness.isolation.groups import add_writing
 from harness.isolation.model import Limits, Reserve, Task
 from harness.isolation.trials import Site, build_schedule, build_workloads, run_tasks
+from harness.limits import add_writing
 from harness.paths import scratch_root
 from harness.plan import Plan
 from harness.session import (

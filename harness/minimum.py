@@ -196,7 +196,9 @@ def list_exempt(plan: Plan, drivers: Mapping[str, Driver], *, grouped: bool) -> 
 def find_exemption(platform: str, driver: Driver, *, grouped: bool) -> str | None:
     """Why a platform has no smallest memory; None if it has. ``grouped``: there are cgroups."""
     options = parse_variant(platform).options
-    if driver.kind == "process" or not options.limits:
+    if driver.kind == "process":
+        return "it is the baseline: what it needs is what the workload needs"
+    if not options.limits:
         return "it has no memory limit"
     if find_base(platform) == _RESTORED:
         return "its memory is that of its snapshot"

@@ -50,6 +50,9 @@ class Plan:
     is a share; with it ``blocks`` is the most that are run. ``aa_open`` says that ``aa`` was not
     stated: the run then chooses again, among the platforms that run on its host. ``steady`` is what
     the instances of a loaded density series do, None where there is none.
+    ``pids``, ``disk``
+    (bytes) and ``io`` (bytes per second) are further limits of an instance, None is none;
+    ``differ`` are the dimensions in which platforms may differ and be compared all the same.
     """
 
     platforms: tuple[str, ...]
@@ -83,6 +86,10 @@ class Plan:
     storm: int = 0
     storm_rates: tuple[float, ...] = ()
     storm_repeats: int = 6
+    pids: int | None = None
+    disk: int | None = None
+    io: int | None = None
+    differ: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

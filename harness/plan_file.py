@@ -8,10 +8,11 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from harness.certificate import DIMENSIONS
 from harness.drivers import PLATFORMS
 from harness.drivers.libvirt_uri import is_remote, require_uri
 from harness.errors import InputError
-from harness.inputs import Origin, build_error, convert_keys, read_toml
+from harness.inputs import Origin, build_error, convert_keys, read_toml, suggest
 from harness.plan import (
     IMAGE_MARK,
     Plan,
@@ -26,6 +27,7 @@ from harness.plan_keys import VariantKeys as VariantKeys
 from harness.precision import CONFIRMED_BLOCKS, MOST_BLOCKS
 from harness.units import (
     format_bandwidth,
+    format_size,
     parse_bandwidth,
     parse_duration,
     parse_rate,
@@ -39,6 +41,9 @@ QUICK_BLOCKS = 3
 STEADY = "steady"
 """The workload that the instances of a loaded density series run."""
 MEMORY_LEAST = 64 << 20
+PIDS_LEAST = 8
+DISK_LEAST = 16 << 20
+IO_LEAST = 64 << 10
 
 
 def read_plan(
@@ -119,6 +124,10 @@ class _Reader:
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
             allow_different_trees=keys.allow_different_trees,
             reserve=self._size("reserve", keys.reserve),
+            pids=self._pids(),
+            disk=self._limit("disk", keys.disk, DISK_LEAST),
+            io=self._limit("io", keys.io, IO_LEAST),
+            differ=self._differ(),
             density_time=None
             if isinstance(keys.density_time, UnsetType)
             else self._duration("density_time", keys.density_time),
@@ -294,6 +303,28 @@ class _Reader:
             return parse_size(text)
         except InputError as error:
             raise self._fault(key, error.message) from None
+
+    def _limit(self, key: str, text: str | UnsetType, least: int) -> int | None:
+        """Bytes, or bytes per second, of a limit that may be left out."""
+        if isinstance(text, UnsetType):
+            return None
+        size = self._size(key, text)
+        if size < least:
+            raise self._fault(key, f"{text} is too little", f"{format_size(least)} or more")
+        return size
+
+    def _pids(self) -> int | None:
+        if 0 < self.keys.pids < PIDS_LEAST:
+            reason = f"{self.keys.pids} is too little for an instance"
+            raise self._fault("pids", reason, f"{PIDS_LEAST} or more, or 0 for no limit")
+        return self.keys.pids or None
+
+    def _differ(self) -> tuple[str, ...]:
+        for name in self.keys.differ:
+            if name not in DIMENSIONS:
+                hint = suggest(name, DIMENSIONS, "dimensions")
+                raise self._fault("differ", f"{name!r} is no dimension", hint)
+        return self.keys.differ
 
     def _memory(self) -> int:
         size = self._size("memory", self.keys.memory)

@@ -302,6 +302,41 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int,
         Meta(ge=1, le=256, description="CPUs of a guest, limit of a container", examples=[1]),
     ] = 1
+    pids: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4_194_304,
+            description="The most processes and threads of an instance: of a container's group, "
+            "and of a group inside a guest; 8 or more, 0 is no limit",
+            examples=[256],
+        ),
+    ] = 0
+    disk: Annotated[
+        str | UnsetType,
+        Meta(
+            description="The most that an instance may write to its root: the size of a file "
+            "system of its own, or of the disk of `/upper=disk`; 16MiB or more. Docker, Podman and "
+            "other machines cannot have it. Default: no limit",
+            examples=["64MiB"],
+        ),
+    ] = UNSET
+    io: Annotated[
+        str | UnsetType,
+        Meta(
+            description="The most that an instance may write to the host's disk in a second: by "
+            "its control group, and by QEMU for a guest; 64KiB or more. Default: no limit",
+            examples=["16MiB"],
+        ),
+    ] = UNSET
+    differ: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="[Dimensions](#the-parity-certificate) in which platforms may differ and "
+            "still have a ratio",
+            examples=[["memory", "network"]],
+        ),
+    ] = ()
     timeout: Annotated[
         str,
         Meta(

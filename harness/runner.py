@@ -15,10 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import cgroup, lab
+from harness.certificate import KEY, Condition, build_document, parse_conditions
+from harness.conditions import find_backing, read_conditions
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
 from harness.images.model import Image
+from harness.isolation.quota import start_quota
 from harness.launch import build_launch
+from harness.limits import limit_writing
 from harness.model import (
     NO_ACCELERATOR,
     CacheState,
@@ -64,6 +68,9 @@ class Bench:
     settle: float = 0.2
     memory: int = 256 << 20
     cpus: int = 1
+    pids: int | None = None
+    disk: int | None = None
+    io: int | None = None
     reserve: int = 1 << 30
     """Bytes of the host's memory that are left alone however many instances run."""
     density_time: float | None = None
@@ -105,13 +112,15 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         spec=build_spec(scheduled, bench),
         bench=bench,
         notes=notes,
+        number=scheduled.trial,
     )
     outcome = build_outcome(scheduled, bench)
     try:
         trial.measure()
     except (HarnessError, OSError) as error:
         notes.measurements.clear()
-        notes.details["logs"] = keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
+        if not notes.details.get("logs"):
+            notes.details["logs"] = keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
         outcome = replace(
             outcome, status="failed", error=describe_error(error), hint=find_remedy(error)
         )
@@ -172,6 +181,9 @@ def build_spec(scheduled: ScheduledTrial, bench: Bench) -> InstanceSpec:
         limits=options.limits,
         directory=launch.directory,
         user=launch.user,
+        pids=bench.pids if options.limits else None,
+        disk=bench.disk if options.limits else None,
+        io=bench.io if options.limits else None,
     )
 
 
@@ -188,6 +200,7 @@ class _Trial:
     spec: InstanceSpec
     bench: Bench
     notes: Notes
+    number: int
     ends: Mapping[str, int] = field(default_factory=dict)
     used: int | None = None
     told: bool = False
@@ -195,9 +208,33 @@ class _Trial:
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
+        with self._made_folder():
+            self._measure_in_folder()
+
+    @contextlib.contextmanager
+    def _made_folder(self) -> Iterator[None]:
+        """The instance's folder, on a file system of its own where that is its disk quota: not for
+        a machine, whose disk is its quota, nor where an engine has a store of its own."""
         self.spec.folder.mkdir()
+        size = self.spec.disk
+        elsewhere = self.driver.daemon is not None or getattr(self.driver, "own_store", False)
+        if size is None or self.driver.kind == "vm" or elsewhere:
+            yield
+            return
+        with start_quota(self.spec.folder, size) as refused:
+            if refused:
+                self.notes.details["disk_quota"] = refused
+            try:
+                yield
+            except (HarnessError, OSError):  # what it left goes with its file system
+                logs = keep_logs(self.spec.folder, self.bench.logs, self.number)
+                self.notes.details["logs"] = logs
+                raise
+
+    def _measure_in_folder(self) -> None:
         if self.bench.tree:
             self.spec = replace(self.spec, cgroups=self.bench.tree.start(self.spec.name))
+        self._limit_writing()
         try:
             self._set_cache()
             before = noise.read_noise(read_clock())
@@ -258,11 +295,27 @@ class _Trial:
                 self._read_instance(instance, account, available, meter)
             except TrialError as error:
                 raise self._explain(error, late=meter.is_late()) from error
-            self.notes.details.update(instance.read_evidence())
-            self.used = disk.read_used(self.spec.folder) if instance.files() is not None else None
+            self._note_evidence(instance)
+            seen = instance.files() is not None and not find_backing(self.spec.folder).exists()
+            self.used = disk.read_used(self.spec.folder) if seen else None
             self.notes.details["stop_requested"] = read_clock()
             instance.stop()
             self.ends = instance.ends
+
+    def _limit_writing(self) -> None:
+        """In the instance's groups, those that its engine has made meanwhile too; QEMU limits a
+        guest's disk itself."""
+        if self.spec.io is not None and self.spec.limits and self.driver.kind != "vm":
+            places = [self.bench.scratch, self.spec.folder]
+            limit_writing(self.spec.cgroups, places, self.spec.io)
+
+    def _note_evidence(self, instance: Instance) -> None:
+        """What the platform has to say of the trial, and the conditions that it ran under."""
+        evidence = dict(instance.read_evidence())
+        own = parse_conditions(evidence.pop(KEY, {}))
+        found = read_conditions(self.driver.kind, instance, self.spec, own)
+        found = {**found, "cache": Condition(self.bench.cache)}
+        self.notes.details |= {**evidence, KEY: build_document(found)}
 
     def _read_instance(
         self, instance: Instance, account: CpuAccount, available: int, meter: WorkMeter
@@ -271,6 +324,7 @@ class _Trial:
         instance.listen(marks.take)
         instance.wait_ready()
         cpu = account.read(instance)
+        self._limit_writing()
         self._request_response(instance)
         self.bench.sleep(self.bench.settle)
         self.notes.measurements += build_start_rows(instance.milestones, cpu)
@@ -329,7 +383,7 @@ class _Trial:
     def _delete(self) -> None:
         """Delete what the trial wrote and see what the file system got back since before the stop:
         some engines delete as they stop."""
-        shutil.rmtree(self.spec.folder)
+        shutil.rmtree(self.spec.folder, ignore_errors=find_backing(self.spec.folder).exists())
         if self.used is not None:
             reclaimed = self.used - disk.read_used(self.bench.scratch)
             self.notes.measurements.append(Measurement("disk.reclaimed", reclaimed))

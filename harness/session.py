@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from harness import __version__, cgroup, host, lab, parity, preflight
+from harness.certificate import DIFFER, build_certificate
+from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
 from harness.errors import HostError, InputError
@@ -24,6 +26,7 @@ from harness.images.model import GuestKernel, Image
 from harness.images.pack import EXTRA_PATHS
 from harness.images.programs import build_programs
 from harness.launch import require_launches
+from harness.limits import add_writing
 from harness.load import require_generators
 from harness.minimum import list_exempt
 from harness.model import AA_SUFFIX, Measurement, Outcome, base_platform
@@ -44,7 +47,7 @@ from harness.runner import Bench, build_spec
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
 from harness.store.needs import note_run
-from harness.variants import parse_variant
+from harness.variants import find_points, parse_variant
 from harness.work import build_work
 
 LOGS = "logs"
@@ -152,6 +155,7 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)  # conmon leaves a file where it was called for a container out of memory
     tree = cgroup.find_tree(order.run_id)
+    tree = add_writing(tree, order.run_id) if tree and plan.io is not None else tree
     toolbox = build_toolbox(order, scratch, listener.say)
     drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
     bench = build_bench(order, drivers, scratch, tree)
@@ -265,7 +269,9 @@ def _run_trials(
             stored += 1
         listener.extend(stored)
         ending = pace.conclude()
-        store.update_manifest({"ending": asdict(ending)})
+        found = build_certificate(store.read_outcomes(), manifest)
+        certificate = build_certificate_report(found)
+        store.update_manifest({"ending": asdict(ending), "certificate": certificate})
         _say_ending(ending, listener.say)
 
 
@@ -336,6 +342,9 @@ def build_bench(
         settle=plan.settle,
         memory=plan.memory,
         cpus=plan.cpus,
+        pids=plan.pids,
+        disk=plan.disk,
+        io=plan.io,
         reserve=plan.reserve,
         density_time=plan.density_time,
     )
@@ -421,6 +430,7 @@ def build_manifest(
         "platforms": platforms,
         "left_out": list(left_out),
         "parity": dict(bench.parity),
+        DIFFER: describe_points(order.plan),
     }
 
 
@@ -428,6 +438,15 @@ def describe_arms(plan: Plan) -> dict[str, object]:
     """The platforms that are entered twice, and who chose them."""
     default = "the first container and the first virtual machine that run here"
     return {"platforms": list(plan.aa), "chosen": default if plan.aa_open else "by the plan"}
+
+
+def describe_points(plan: Plan) -> dict[str, object]:
+    """In which dimensions a ratio's platforms may differ, by the plan and by their own names."""
+    platforms = {name: sorted(find_points(name)) for name in plan.platforms}
+    return {
+        "plan": list(plan.differ),
+        "platforms": {n: each for n, each in platforms.items() if each},
+    }
 
 
 def _describe_cgroups(tree: cgroup.CgroupTree | None) -> str:

@@ -45,8 +45,9 @@ def build_agent_spec(
     hostname: str | None = None,
     mac: str | None = None,
     challenge: str | None = None,
+    pids: str | None = None,
 ) -> bytes:
-    """The agent's spec (agent/PROTOCOL.md); the last five are for guests only."""
+    """The agent's spec (agent/PROTOCOL.md); the last six are for guests only."""
     records = [("arg", word) for word in command]
     records += [("cwd", directory)] if directory != "/" else []
     records += [("env", f"{name}={value}") for name, value in environment.items()]
@@ -58,6 +59,7 @@ def build_agent_spec(
         "hostname": hostname,
         "mac": mac,
         "challenge": challenge,
+        "pids": pids,
     }
     records += [(key, value) for key, value in optional.items() if value is not None]
     return build_records(records)

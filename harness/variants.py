@@ -185,6 +185,32 @@ def find_base(platform: str) -> str:
     return base_platform(platform).partition("/")[0].partition("+")[0]
 
 
+_POINTS: Mapping[str, tuple[str, ...]] = {
+    "network": ("network",),
+    "read_only": ("storage",),
+    "limits": ("memory", "cpus", "pids", "disk", "io"),
+    "memory": ("memory",),
+    "cpus": ("cpus",),
+    "tuned": ("cpu-set",),
+    "disk": ("storage",),
+    "upper": ("storage",),
+}
+"""Dimensions of the parity certificate that are the point of a variant with an option."""
+
+
+def find_points(platform: str) -> frozenset[str]:
+    """In which dimensions a platform is meant to differ, by its name: ``runc/memory=1GiB``.
+
+    The baseline has the host's own network, since that is what a platform adds to it.
+    """
+    options = parse_variant(base_platform(platform)).options
+    points = ["network"] if find_base(platform) == "process" else []
+    for key, dimensions in _POINTS.items():
+        if getattr(options, key) != _DEFAULTS[key]:
+            points += dimensions
+    return frozenset(points)
+
+
 def parse_variant(name: str, platforms: Collection[str] | None = None) -> Variant:
     """The variant that ``name`` means; raises InputError that names what is wrong in it.
 

@@ -61,7 +61,7 @@ static struct queue lines, frame;
 
 static char spec[SPEC_MAX];
 static char *words[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
-static const char *directory = "/", *address, *gateway, *hostname, *mac, *challenge, *root;
+static const char *directory = "/", *address, *gateway, *hostname, *mac, *challenge, *root, *pids;
 static enum condition condition;
 static const char *pattern;
 static size_t pattern_size, *fallback;
@@ -380,6 +380,7 @@ static const char *parse_spec(char *bytes, size_t size) {
         else if (IS("hostname")) hostname = value;
         else if (IS("mac")) mac = value;
         else if (IS("challenge")) challenge = value;
+        else if (IS("pids")) pids = value;
         else problem = "an unknown or too frequent record";
         has_path |= !strncmp(record, "env=PATH=", 9);
     }
@@ -396,6 +397,14 @@ static void answer_memory(void) {
     line = strstr(text, "MemAvailable:");
     if (line) sscanf(line, "MemAvailable: %llu", &available);
     say("memory %llu %llu", total * 1024, available * 1024);
+}
+
+/* The limit as the guest's kernel has it. */
+static void answer_pids(void) {
+    char text[64] = "";
+    if (pids) read_file(pids_file, text, sizeof text);
+    text[strcspn(text, "\n")] = 0;
+    say("pids %s", text[0] ? text : "none");
 }
 
 static void begin_stop(void) {
@@ -415,6 +424,7 @@ static void begin_workload(size_t size) {
     const char *problem = parse_spec(spec, size);
     if (challenge) say("alive %s", challenge);
     if (!problem && (guest || machine)) problem = configure_guest(hostname, address, gateway, mac);
+    if (!problem && pids && (guest || machine)) problem = limit_pids(pids, machine);
     if (problem) say("fail spec: %s", problem);
     else start_workload();
 }
@@ -427,6 +437,7 @@ static void take_line(const char *line, size_t *spec_left) {
     }
     else if (!strcmp(line, "ping")) say("pong");
     else if (!strcmp(line, "memory")) answer_memory();
+    else if (!strcmp(line, "pids")) answer_pids();
     else if (!strcmp(line, "report")) begin_report();
     else if (!strcmp(line, "stop")) begin_stop();
 }

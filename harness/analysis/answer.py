@@ -208,6 +208,8 @@ def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> 
     ratio = results.find_ratio(platform, workload, topic.metric)
     comma = "," if "," in name else ""
     head = f"{name}{comma} it {topic.states} {format_figure(figure)}"
+    if refusal := results.find_refusal(platform, workload, topic.metric):
+        return f"{head}; there is no ratio, {refusal}."
     if ratio is None or ratio.withheld:
         return f"{head}; there is no ratio."
     if topic.metric == "startup.ready" and ratio.verdict == "slower":

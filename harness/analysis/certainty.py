@@ -44,10 +44,14 @@ def _list_comparisons(results: Results, metrics: Sequence[str]) -> list[tuple[st
 
 
 def _find_failure(results: Results, platform: str, workload: str, metric: str) -> str:
-    """Why there is no ratio where all trials of a platform, or of the reference, failed."""
+    """Why there is no ratio where the parity certificate refuses it, or where all trials of a
+    platform, or of the reference, failed."""
     reference = results.reference or ""
     if platform == reference:
         return ""
+    both = results.find(platform, workload, metric) and results.find(reference, workload, metric)
+    if both and (refusal := results.find_refusal(platform, workload, metric)):
+        return refusal
     pair = (platform, reference)
     for one, other in (pair, pair[::-1]):
         trials = results.find_trials(one, workload)

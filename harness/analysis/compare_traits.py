@@ -28,7 +28,7 @@ DIMENSIONS = {
     "workload": "how a workload is defined",
     "cache": "state of the page cache",
     "guest-kernel": "kernel of the guests",
-    "limits": "memory and CPUs of an instance, and when memory is read",
+    "limits": "limits of an instance, and when its memory is read",
 }
 """Dimensions by the name that `--allow` takes, with what they are."""
 
@@ -37,7 +37,7 @@ _SAME_MEMORY = 0.01
 
 _HOST = {"host": "name", "cpu": "cpu", "cpus": "cpus", "memory": "memory", "kernel": "kernel",
          "hypervisor": "hypervisor"}  # fmt: skip
-_LIMITS = ("memory", "cpus", "settle")
+_LIMITS = ("memory", "cpus", "pids", "disk", "io", "settle")
 _NO_DEFINITION = ("name", "image", "description", "source", "skip")
 _UNKNOWN = "not stored"
 

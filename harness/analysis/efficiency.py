@@ -11,7 +11,8 @@ import pandas as pd
 
 from harness.analysis.aggregate import reduce_to_blocks
 from harness.analysis.pairs import build_ratios, pair_blocks
-from harness.analysis.results import Results, find_seed, get_list, get_mapping
+from harness.analysis.ratios import drop_refused
+from harness.analysis.results import Results, find_seed, get_list, get_mapping, list_refused
 from harness.analysis.tables import Cell, Row, Table, build_cell
 from harness.analysis.wording import (
     ABSENT,
@@ -30,9 +31,9 @@ LEAD = (
     "what it costs the host in CPU time."
 )
 NOTE = (
-    "Ratios are to `process` in the same block; `process` has no limit of its own. Work for each "
-    "CPU second counts the host's CPU time of everything that serves the instance: a virtual "
-    "machine's processors and emulator threads too."
+    "Ratios are to `process` in the same block; `process` has the limits that the others "
+    "have. Work for each CPU second counts the host's CPU time of everything that serves the "
+    "instance: a virtual machine's processors and emulator threads too."
 )
 NO_NETWORK = "Over the bridge there is no ratio: a bare process has no network of its own."
 EMULATED = "An emulated processor's figures say nothing of hardware virtualisation."
@@ -94,7 +95,7 @@ def find_ratios(results: Results) -> Mapping[Key, BlockRatio]:
     # comparisons are told apart by their metric alone: the phase is made a part of it
     frame["metric"] = frame["metric"].astype(str) + _SPLIT + frame["phase"].astype(str)
     frame["phase"] = ""
-    blocks = reduce_to_blocks(frame)
+    blocks = drop_refused(reduce_to_blocks(frame), list_refused(results.certificate, REFERENCE))
     pairs = pair_blocks(blocks, lambda name: "" if name == REFERENCE else REFERENCE)
     return _index(build_ratios(pairs, find_seed(results.manifest)))
 
@@ -147,6 +148,9 @@ def _build_ratio(results: Results, ratios: Mapping[Key, BlockRatio], key: Key) -
     ratio = ratios.get(key)
     if key[0] == REFERENCE and results.find(*key):
         return Cell("reference")
+    refusal = results.certificate.find_refusal(key[0], REFERENCE, key[1])
+    if refusal and results.find(*key):
+        return Cell("withheld", shorten_reason(refusal), "doubt")
     if ratio is None or ratio.median != ratio.median:
         return Cell(ABSENT)
     median, low, high = (format_number(each) for each in (ratio.median, ratio.low, ratio.high))

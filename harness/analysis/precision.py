@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.ratios import compare_platforms
-from harness.analysis.results import find_reference, find_seed, get_list, get_mapping, is_step
+from harness.analysis.results import (
+    find_seed,
+    get_list,
+    get_mapping,
+    is_step,
+    list_refused,
+)
 from harness.analysis.statistics import CONFIDENCE, best_coverage
+from harness.certificate import build_certificate, find_reference
 from harness.metrics import METRICS
 from harness.model import AA_SUFFIX, Outcome
 from harness.precision import FAILED_SHARE, Decision, Width, find_half_width
@@ -92,7 +99,9 @@ def _find_widths(outcomes: Sequence[Outcome], manifest: Mapping[str, object]) ->
     reference = find_reference([name for name in planned if name in kinds], kinds)
     if reference is None:
         return []
-    ratios = compare_platforms(build_frame(outcomes, manifest), reference, find_seed(manifest))
+    refused = list_refused(build_certificate(outcomes, manifest), reference)
+    frame = build_frame(outcomes, manifest)
+    ratios = compare_platforms(frame, reference, find_seed(manifest), refused=refused)
     return [
         Width(
             row["platform"],

@@ -27,6 +27,9 @@ from harness.analysis.statistics import correct_holm
 from harness.metrics import METRICS, is_image_size
 from harness.model import AA_SUFFIX
 
+Refused = Collection[tuple[str, str, bool]]
+"""Platform and workload, and whether it is the size of an image that has no ratio."""
+
 
 def compare_platforms(
     samples: pd.DataFrame,
@@ -34,14 +37,17 @@ def compare_platforms(
     seed: int,
     threshold: float = THRESHOLD,
     metrics: Collection[str] = COMPARED,
+    refused: Refused = frozenset(),
 ) -> pd.DataFrame:
     """Every platform against ``reference``, headline metrics only; A/A arms are left to the floor.
+    What is ``refused`` is no comparison: it has no row, and no part in any correction.
 
     Columns: those of `pairs.build_ratios`, with ``p`` and ``p_equivalence`` Holm-corrected (each
     over all comparisons), ``floor`` (share; NaN where no A/A arm saw this metric) and ``verdict``.
     """
     frame = select_headlines(samples, metrics)
     others = frame[~frame["platform"].astype(str).str.endswith(AA_SUFFIX)]
+    others = drop_refused(others, refused)
     pairs = pair_blocks(others, lambda name: "" if name == reference else reference)
     ratios = build_ratios(pairs, seed, threshold)
     floors = find_floors(compare_arms(samples, seed, metrics))
@@ -55,6 +61,18 @@ def compare_platforms(
         for row in ratios.to_dict("records")
     ]
     return ratios
+
+
+def drop_refused(blocks: pd.DataFrame, refused: Refused) -> pd.DataFrame:
+    """Without the rows of refused comparisons."""
+    if not refused:
+        return blocks
+    names = (blocks[name].astype(str) for name in ("platform", "workload", "metric"))
+    kept = [
+        (platform, workload, is_image_size(metric)) not in refused
+        for platform, workload, metric in zip(*names, strict=True)
+    ]
+    return blocks[np.array(kept, dtype=bool)]
 
 
 def _judge(row: Mapping[Hashable, Any], threshold: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
 from pathlib import Path
@@ -22,6 +22,8 @@ from harness.analysis.noise_floor import (
 )
 from harness.analysis.pairs import build_ratios
 from harness.analysis.ratios import compare_platforms
+from harness.certificate import Certificate, build_certificate, find_reference
+from harness.metrics import is_image_size
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
 from harness.store import read_journal, read_manifest
 from harness.store.names import JOURNAL
@@ -101,12 +103,22 @@ class Results:
     accelerators: Mapping[str, str]
     images: Mapping[str, str]
     colours: Mapping[str, str]
+    certificate: Certificate = field(default_factory=lambda: Certificate({}))
 
     def find(self, platform: str, workload: str, metric: str, phase: str = "") -> Figure | None:
         return self.figures.get((platform, workload, metric, phase))
 
     def find_ratio(self, platform: str, workload: str, metric: str) -> Ratio | None:
         return self.ratios.get((platform, workload, metric))
+
+    def find_refusal(self, platform: str, workload: str, metric: str) -> str:
+        """Why a platform has no ratio to the reference by the parity certificate; empty if none."""
+        if self.reference in (None, platform):
+            return ""
+        of_image = is_image_size(metric)
+        return self.certificate.find_refusal(
+            platform, self.reference or "", workload, of_image=of_image
+        )
 
     def find_metrics(self, start: str) -> frozenset[str]:
         """The metrics that were measured and whose names begin with ``start``."""
@@ -166,6 +178,8 @@ def load_results(folder: Path) -> Results:
     platforms = _order_platforms(plan, kinds)
     measured = set(samples["platform"].astype(str))
     reference = find_reference([name for name in platforms if name in measured], kinds)
+    certificate = build_certificate(outcomes, manifest)
+    refused = list_refused(certificate, reference)
     return Results(
         folder=folder,
         manifest=manifest,
@@ -176,23 +190,31 @@ def load_results(folder: Path) -> Results:
         workloads=_order_workloads(plan, outcomes),
         reference=reference,
         figures=_index_figures(summary),
-        ratios={} if reference is None else _index(compare_platforms(samples, reference, seed)),
+        ratios={}
+        if reference is None
+        else _index(compare_platforms(samples, reference, seed, refused=refused)),
         arms=_index(build_ratios(arms, seed)),
         alarms=count_false_alarms(arms, seed),
         kinds=kinds,
         accelerators=_find_accelerators(outcomes),
         images={outcome.workload: outcome.image for outcome in outcomes},
         colours=assign_colours(platforms),
+        certificate=certificate,
     )
 
 
-def find_reference(platforms: Sequence[str], kinds: Mapping[str, Kind]) -> str | None:
-    """What the others are compared with: `namespace`, else a container, else what comes first."""
-    arms = [name for name in platforms if not name.endswith(AA_SUFFIX)]
-    if "namespace" in arms:
-        return "namespace"
-    containers = [name for name in arms if kinds.get(name) == "container"]
-    return next(iter([*containers, *arms]), None)
+def list_refused(
+    certificate: Certificate, reference: str | None
+) -> frozenset[tuple[str, str, bool]]:
+    """What has no ratio to the reference: platform, workload, whether it is an image's size."""
+    return frozenset(
+        (platform, workload, of_image)
+        for platform, workload in certificate.conditions
+        for of_image in (False, True)
+        if reference is not None
+        and platform != reference
+        and certificate.find_refusal(platform, reference, workload, of_image=of_image)
+    )
 
 
 def is_step(outcome: Outcome) -> bool:

@@ -141,6 +141,8 @@ def _build_glance_cell(results: Results, platform: str, workload: str, column: C
     if platform == results.reference:
         return Cell(format_figure(figure), "reference")
     ratio = results.find_ratio(platform, workload, column.metric)
+    if refusal := results.find_refusal(platform, workload, column.metric):
+        return Cell(format_figure(figure), f"no ratio: {shorten_reason(refusal)}", "doubt")
     return Cell(format_figure(figure), _say_ratio(ratio), find_tone(ratio))
 
 

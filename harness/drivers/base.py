@@ -34,6 +34,9 @@ class InstanceSpec:
     own network where ``host_network`` is set. Without ``limits`` a container gets none.
     ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root. ``gate`` is called when all is
     prepared, just before ``request`` is stamped: a start among many waits there for its moment.
+    ``pids`` (processes and
+    threads), ``disk`` (bytes that may be written) and ``io`` (bytes per second that may be written
+    to the disk) are limits as ``memory`` is; None is none.
     """
 
     name: str
@@ -54,6 +57,9 @@ class InstanceSpec:
     directory: str = "/"
     user: str | None = None
     gate: Callable[[], None] = _go_at_once
+    pids: int | None = None
+    disk: int | None = None
+    io: int | None = None
 
     @property
     def may_gain(self) -> bool:
@@ -116,7 +122,8 @@ class Instance(Protocol):
         """Host process ids that serve this instance now."""
 
     def read_evidence(self) -> Mapping[str, object]:
-        """What else this platform can say of the trial, in JSON types; at the settled point."""
+        """What else this platform can say of the trial, in JSON types; at the settled point.
+        Under ``conditions``: those that only it knows (`certificate.build_document`)."""
 
     def files(self) -> Sequence[Path] | None:
         """Files and folders that hold what this instance wrote (upper layer, overlay disk); None

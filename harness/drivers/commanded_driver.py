@@ -65,7 +65,7 @@ class CommandedDriver:
     def prepare(self, spec: InstanceSpec) -> None:
         """What has to be there before the command: here the limits, for those that set none."""
         if spec.limits:
-            cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus)
+            cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus, spec.pids)
 
     def build_command(self, spec: InstanceSpec) -> Command:
         """Pure: how one instance is started."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import cgroup, lab
+from harness.certificate import KEY, NONE, Condition, Conditions, build_document
 from harness.channel import Channel
 from harness.drivers.base import (
     Daemon,
@@ -44,6 +45,7 @@ from harness.drivers.rooted import Layout, rooted_files, rooted_packings
 from harness.drivers.runsc import find_netstack_fault
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
+from harness.limits import find_device_file
 from harness.model import NO_ACCELERATOR, Kind
 from harness.starter import Starter, build_instance_spec, read_clock, start_starter
 
@@ -110,6 +112,15 @@ class DockerInstance(PlainInstance):
         column = listed["Titles"].index("PID")
         inside = tuple(sorted(int(row[column]) for row in listed["Processes"]))
         return Processes(inside, shims, self.daemon.proc)
+
+    def read_evidence(self) -> Mapping[str, object]:
+        """Where its groups cannot be seen from here: the limits that the daemon says it has."""
+        if self.cgroups:
+            return {}
+        with translated():
+            found = self.api.inspect_container(self.container)
+        own = read_conditions(found["HostConfig"], found["GraphDriver"], self.spec)
+        return {KEY: build_document(own)}
 
     def files(self) -> Sequence[Path] | None:
         """The upper layer of a private daemon's container; another's is not ours to read."""
@@ -312,6 +323,9 @@ class DockerDriver:
             period = cgroup.CPU_PERIOD_US
             chosen |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
             chosen |= {"cpu_period": period, "cpu_quota": spec.cpus * period}
+            chosen |= {} if spec.pids is None else {"pids_limit": spec.pids}
+            if spec.io is not None and (disk := find_device_file(spec.folder)):
+                chosen["device_write_bps"] = [{"Path": str(disk), "Rate": spec.io}]
         if options.seccomp is False:
             chosen["security_opt"] = ["seccomp=unconfined"]
         if options.read_only:
@@ -328,6 +342,28 @@ class DockerDriver:
         if spec.host_network:
             return "runsc-host"
         return "runsc-net" if spec.address else "runsc"
+
+
+def read_conditions(
+    asked: Mapping[str, Any], graph: Mapping[str, Any], spec: InstanceSpec
+) -> Conditions:
+    """Limits and writable layer of a container, from what the daemon says of it (in the words of
+    its API: ``HostConfig`` and ``GraphDriver``)."""
+    cores = (asked.get("CpuQuota") or 0) / (asked.get("CpuPeriod") or cgroup.CPU_PERIOD_US)
+    cores = (asked.get("NanoCpus") or 0) / 1e9 or cores
+    rates = [each["Rate"] for each in asked.get("BlkioDeviceWriteBps") or ()]
+    limits = {
+        "cpus": cores,
+        "memory": asked.get("Memory") or 0,
+        "pids": max(0, asked.get("PidsLimit") or 0),
+        "io": min(rates, default=0),
+    }
+    how = "as its daemon says"
+    found = {name: Condition(value or NONE, how) for name, value in limits.items()}
+    found["disk"] = Condition(NONE, "its engine has a store of its own" if spec.disk else "")
+    storage = "read-only" if asked.get("ReadonlyRootfs") else "disk"
+    found["storage"] = Condition(storage, f"layer in the daemon's store ({graph.get('Name')})")
+    return found
 
 
 def _warm_groups(spec: InstanceSpec) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lxml import etree
 
+from harness.certificate import NONE, Condition, Conditions
 from harness.variants import DiskCache
 
 CHANNEL_NAME = "harness.channel"
@@ -73,13 +74,15 @@ class DiskMode:
     """How QEMU does its input and output; None is what it does by itself.
 
     With ``discard`` what the guest gives up becomes a hole in the file. Zeros that it writes stay
-    written (``detect_zeroes``): looking for them would cost every write.
+    written (``detect_zeroes``): looking for them would cost every write. ``write`` is the most that
+    a disk is written to, in bytes per second.
     """
 
     cache: DiskCache | None = None
     io: Literal["native", "threads"] | None = None
     iothread: bool = False
     discard: bool = False
+    write: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,26 @@ def build_domain_xml(domain: Domain) -> str:
         _add(root, event, text="destroy")  # a trial never sees a second boot
     _add_devices(root, domain)
     return etree.tostring(root, pretty_print=True, encoding="unicode")
+
+
+def read_conditions(xml: str) -> Conditions:
+    """What a domain's XML says of the paths and limits of its guest: see `certificate`."""
+    root = etree.fromstring(xml)
+    line = root.findtext("os/cmdline") or ""
+    disks = [each for each in root.findall("devices/disk") if each.find("readonly") is None]
+    found_rates = (each.findtext("iotune/write_bytes_sec") for each in disks)
+    rates = [float(rate) for rate in found_rates if rate]
+    bridge = root.find("devices/interface/source")
+    network = Condition(NONE, "loopback only")
+    if bridge is not None:
+        network = Condition("bridge", f"a tap on {bridge.get('bridge')}")
+    found = {
+        "network": network,
+        "io": Condition(min(rates), "throttled by QEMU") if rates else Condition(NONE),
+    }
+    if "harness.upper=tmpfs" in line or not disks:
+        found["storage"] = Condition("memory", "the guest's own memory")
+    return found
 
 
 def _add_backing(root: etree._Element, domain: Domain) -> None:
@@ -276,6 +299,8 @@ def _build_drive(
     _add(disk, "target", {"dev": name, "bus": drive.bus})
     if drive.read_only:
         _add(disk, "readonly")
+    elif mode.write is not None:
+        _add(_add(disk, "iotune"), "write_bytes_sec", text=str(mode.write))
     if drive.bus == "virtio":
         disk.extend(next(where))
     return disk

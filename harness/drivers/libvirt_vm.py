@@ -220,7 +220,9 @@ class VmDriver:
             channel=layout.channel,
             drives=storage.drives,
             share=storage.share,
-            mode=DiskMode(cache=self.options.disk_cache, discard=self.options.discard),
+            mode=DiskMode(
+                cache=self.options.disk_cache, discard=self.options.discard, write=spec.io
+            ),
             bridge=spec.bridge if spec.address else None,
             emulator=shutil.which(EMULATOR),
             merge=self.options.merge,
@@ -283,6 +285,7 @@ def build_guest_spec(spec: InstanceSpec, extras: Mapping[str, str]) -> bytes:
         address=spec.address,
         gateway=spec.gateway,
         hostname=spec.name[-63:],
+        pids=None if spec.pids is None else str(spec.pids),
         **extras,
     )
 

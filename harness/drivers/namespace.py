@@ -5,18 +5,17 @@ New mount, pid, uts, ipc, net and cgroup namespaces, the image under overlayfs, 
 of capabilities and no_new_privs. What is done in which order stands in agent/container.h.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from harness import cgroup
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
 from harness.drivers.rooted import (
     RootedInstance,
     describe_rooted,
     rooted_files,
     rooted_packings,
-    start_rooted_instance,
+    start_limited,
 )
 from harness.images.model import Image
 from harness.model import Kind
@@ -51,7 +50,8 @@ class NamespaceDriver:
         return rooted_packings(image)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        limits = {"memory": spec.memory, "cpus": spec.cpus} if spec.cgroups else {}
+        asked = {"memory": spec.memory, "cpus": spec.cpus, "pids": spec.pids}
+        limits = {key: each for key, each in asked.items() if spec.cgroups and each is not None}
         return {
             **describe_rooted(spec, "namespace"),
             "namespaces": list(_NAMESPACES),
@@ -62,11 +62,4 @@ class NamespaceDriver:
         return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
-        return _start_limited(spec, self.toolbox.starter)
-
-
-@contextmanager
-def _start_limited(spec: InstanceSpec, program: Path) -> Iterator[RootedInstance]:
-    cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus)
-    with start_rooted_instance(spec, "namespace", program) as instance:
-        yield instance
+        return start_limited(spec, "namespace", self.toolbox.starter)

@@ -13,6 +13,7 @@ from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.commanded import FIRST_PROCESS, PATH, RUN_FOLDER
 from harness.drivers.rooted import Layout, build_link_name
 from harness.drivers.seccomp import read_filter
+from harness.limits import find_device
 
 CAPABILITIES = tuple(
     f"CAP_{name}"
@@ -78,6 +79,7 @@ def build_linux(spec: InstanceSpec, *, seccomp: bool = False) -> dict[str, objec
         resources = {
             "memory": {"limit": spec.memory, "swap": spec.memory},
             "cpu": {"quota": spec.cpus * CPU_PERIOD_US, "period": CPU_PERIOD_US},
+            **build_further(spec),
         }
     path = cgroup.build_path(spec.cgroups, GROUP)
     return {
@@ -88,6 +90,16 @@ def build_linux(spec: InstanceSpec, *, seccomp: bool = False) -> dict[str, objec
         "maskedPaths": [],
         "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
     }
+
+
+def build_further(spec: InstanceSpec) -> dict[str, object]:
+    """The limits of processes and of writing, where they are asked for."""
+    found: dict[str, object] = {"pids": {"limit": spec.pids}} if spec.pids is not None else {}
+    if spec.io is not None and (device := find_device(spec.folder)):
+        major, minor = map(int, device.split(":"))
+        rate = {"major": major, "minor": minor, "rate": spec.io}
+        found["blockIO"] = {"throttleWriteBpsDevice": [rate]}
+    return found
 
 
 def build_hooks(spec: InstanceSpec, toolbox: Toolbox) -> dict[str, object]:

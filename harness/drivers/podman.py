@@ -34,6 +34,7 @@ from harness.drivers.rooted import Layout, rooted_files, rooted_packings
 from harness.drivers.runsc import build_socket_option, find_netstack_fault
 from harness.errors import HostError
 from harness.images.model import Image
+from harness.limits import find_device_file
 from harness.model import Kind
 
 _SHARED = "podman"
@@ -44,6 +45,7 @@ class PodmanDriver:
     """Podman, with crun, runc or gVisor below it."""
 
     daemon = None
+    own_store = True
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
@@ -137,6 +139,9 @@ class PodmanDriver:
         if spec.limits:
             words += [f"--memory={spec.memory}b", f"--memory-swap={spec.memory}b"]
             words += [f"--cpus={spec.cpus}"]
+        words += [f"--pids-limit={spec.pids if spec.pids is not None and spec.limits else -1}"]
+        if spec.limits and spec.io is not None and (disk := find_device_file(spec.folder)):
+            words += [f"--device-write-bps={disk}:{spec.io}"]
         words += ["--security-opt", "seccomp=unconfined"] if options.seccomp is False else []
         words += ["--read-only"] if options.read_only else []
         return (*words, build_reference(spec.image))

@@ -1,6 +1,8 @@
 """`process`, the baseline: the same tree by chroot, nothing else.
 
-No namespace and no limit; the overlay that keeps the image unwritten is mounted before the clock.
+No namespace; the overlay that keeps the image unwritten is mounted before the clock. Its limits
+are those of its control group, as everywhere: a limit is no isolation, and without it a ratio
+would compare what had a limit with what had none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ from harness.drivers.rooted import (
     describe_rooted,
     rooted_files,
     rooted_packings,
-    start_rooted_instance,
+    start_limited,
 )
 from harness.images.model import Image
 from harness.model import Kind
@@ -47,4 +49,4 @@ class ProcessDriver:
         return nullcontext()
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[RootedInstance]:
-        return start_rooted_instance(spec, "chroot", self.toolbox.starter)
+        return start_limited(spec, "chroot", self.toolbox.starter)

@@ -159,6 +159,14 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
             instance.stop()
 
 
+@contextlib.contextmanager
+def start_limited(spec: InstanceSpec, mode: str, program: Path) -> Iterator[RootedInstance]:
+    """The same, in groups that have the limits of the spec."""
+    cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus, spec.pids)
+    with start_rooted_instance(spec, mode, program) as instance:
+        yield instance
+
+
 def rooted_files(image: Image, program: Path) -> list[Path]:
     """Every regular file of the tree, and the programs that start it."""
     found = [path for path in image.tree.rglob("*") if path.is_file() and not path.is_symlink()]

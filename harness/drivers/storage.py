@@ -15,7 +15,10 @@ from harness.variants import READ_ONLY_DISKS, DiskFormat, Options
 BELOW = "base.raw"
 """How a shared qcow2 calls the raw disk that it is a layer on: a file in its own folder."""
 
-_UPPER_SIZE = "4G"  # sparse: an instance takes what it writes
+UPPER = "upper.raw"
+"""The disk of an instance's own above a root that is read-only."""
+
+_UPPER_SIZE = 4 << 30  # sparse: an instance takes what it writes
 _UPPER_INODES = 32_768  # their tables are written at once, 256 bytes each
 _EXT4 = "none,extent,filetype,flex_bg,large_file,sparse_super,64bit"
 
@@ -37,15 +40,18 @@ class Storage:
     own: tuple[Path, ...] = ()
 
 
-def build_storage(options: Options, sources: Mapping[str, Path], folder: Path) -> Storage:
-    """The disks of one instance with its files in ``folder``.
+def build_storage(
+    options: Options, sources: Mapping[str, Path], folder: Path, quota: int | None = None
+) -> Storage:
+    """The disks of one instance with its files in ``folder``. A disk for what it writes alone has
+    the size of the ``quota``, in bytes.
 
     ``sources`` are the files of the image by what they are: ``raw``, and ``squashfs``, ``erofs`` or
     ``virtiofs`` (a folder) where that is asked for.
     """
     kind: DiskFormat = options.disk or "overlay"
     if kind in READ_ONLY_DISKS:
-        return _build_layered(kind, options, sources[kind], folder)
+        return _build_layered(kind, options, sources[kind], folder, quota)
     return _WRITABLE[kind](sources["raw"], folder)
 
 
@@ -81,15 +87,17 @@ def _build_qcow2(base: Path, folder: Path) -> Storage:
     return Storage((base,), (Drive(path, "qcow2"),), commands=(convert,), own=(path,))
 
 
-def _build_layered(kind: str, options: Options, source: Path, folder: Path) -> Storage:
+def _build_layered(
+    kind: str, options: Options, source: Path, folder: Path, quota: int | None
+) -> Storage:
     """A read-only root, and the layer above it in memory or on a disk of the instance's own."""
     share = Share(folder / "root") if kind == "virtiofs" else None
     lower = () if share else (Drive(source, read_only=True),)
     words = (f"harness.fs={kind}", *((f"harness.root={share.tag}",) if share else ()))
     if options.upper != "disk":
         return Storage((source,), lower, share, words=(*words, "harness.upper=tmpfs"))
-    path = folder / "upper.raw"
-    inodes = ("-N", str(_UPPER_INODES))
+    path = folder / UPPER
+    inodes = ("-N", str(_UPPER_INODES)) if quota is None else ()
     make = (
         "mke2fs",
         "-q",
@@ -102,7 +110,7 @@ def _build_layered(kind: str, options: Options, source: Path, folder: Path) -> S
         "0",
         *inodes,
         str(path),
-        _UPPER_SIZE,
+        f"{(quota or _UPPER_SIZE) >> 10}k",
     )
     device = "/dev/vdb" if lower else "/dev/vda"
     return Storage(

@@ -36,7 +36,9 @@ class DirectDriver(VmDriver):
         return guest if guest == below else replace(guest, below=below)
 
     def build_plan(self, spec: InstanceSpec, accelerator: Accelerator) -> Plan:
-        storage = build_storage(self.options, self._find_sources(spec.image), spec.folder)
+        storage = build_storage(
+            self.options, self._find_sources(spec.image), spec.folder, spec.disk
+        )
         kernel, initramfs = self._kernel_files()
         words = (*storage.words, *(("harness.discard=1",) if self.options.discard else ()))
         line = build_command_line(accelerator.acceleration, self.measure_tsc(), words)

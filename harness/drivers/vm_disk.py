@@ -40,12 +40,14 @@ class DiskInstance(VmInstance):
 
     def read_evidence(self) -> Mapping[str, object]:
         """Nothing of a guest too busy to say it: the trial is as good without."""
+        found = VmInstance.read_evidence(self)
         try:
             code = self.channel.ask("report", "report", _REPORT_S)
         except TrialError:
-            return {}
+            return found
         text = self.channel.report.decode(errors="replace")
-        return {"seen_by_guest": {"systemd": parse_report(text)}} if code == "0" else {}
+        seen = {"seen_by_guest": {"systemd": parse_report(text)}} if code == "0" else {}
+        return {**found, **seen}
 
 
 class VmDiskDriver(VmDriver):

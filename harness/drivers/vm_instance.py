@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import cgroup
+from harness.certificate import KEY, NONE, Condition, build_document
 from harness.channel import Channel
 from harness.drivers.base import InstanceSpec, Processes, find_address
+from harness.drivers.domain_xml import read_conditions
 from harness.drivers.libvirt_host import Domain as RunningDomain
-from harness.drivers.storage import Storage
+from harness.drivers.storage import UPPER, Storage
 from harness.errors import TrialError
 from harness.process import find_children
 from harness.starter import Starter, read_clock
@@ -117,8 +119,17 @@ class VmInstance:
         return f"the virtual machine ended after {last}: {self.domain.end or 'it is gone'}"
 
     def read_evidence(self) -> Mapping[str, object]:
-        """What else is worth keeping of a trial, read at the settled point."""
-        return {}
+        """What else is worth keeping of a trial, read at the settled point: what libvirt was told
+        of its limits and paths."""
+        found = {"disk": self._read_size(), **read_conditions(self.layout.xml.read_text())}
+        return {KEY: build_document(found)}
+
+    def _read_size(self) -> Condition:
+        """A disk that is for what the guest writes alone is a quota; others are the image's."""
+        upper = self.layout.folder / UPPER
+        if upper.exists() and self.spec.disk is not None:
+            return Condition(upper.stat().st_size, "a disk of its own for what it writes")
+        return Condition(NONE, "its disk has the image's size" if self.spec.disk else "")
 
     def _find_last_words(self) -> str | None:
         with contextlib.suppress(OSError):

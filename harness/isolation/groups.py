@@ -1,20 +1,10 @@
-"""The limits of an instance's own control group: set from outside, and read back from there.
-
-CPU time and memory are the drivers' to set; here come processes and the rate of writing, and for
-the baseline, which no driver limits, all of them. Source: cgroup-v1/pids.rst,
-cgroup-v1/blkio-controller.rst and cgroup-v2.rst of the kernel's admin guide.
-"""
+"""What an instance's own control group says of its limits, as raw evidence (`limits` sets them)."""
 
 import contextlib
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from harness import cgroup
-from harness.cgroup import MOUNT, PREFIX, CgroupTree
-from harness.isolation.model import Limits
-from harness.model import Kind
 
 _LIMIT_FILES = (
     "memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max", "pids.max",
@@ -24,76 +14,6 @@ _COUNTERS = (
     "pids.current", "pids.peak", "pids.events", "memory.max_usage_in_bytes", "memory.peak",
     "cpu.stat",
 )  # fmt: skip
-_WRITE_FILES = ("blkio.throttle.write_bps_device", "io.max")
-
-
-def add_writing(tree: CgroupTree, run_id: str) -> CgroupTree:
-    """The tree with the groups that limit writing, where this host has a controller for it."""
-    if tree.version == 2:
-        with contextlib.suppress(OSError):
-            for folder in (MOUNT, *tree.roots):
-                (folder / "cgroup.subtree_control").write_text("+io")
-        return tree
-    if not (MOUNT / "blkio").is_dir():
-        return tree
-    root = (MOUNT / "blkio" / f"{PREFIX}{run_id}").resolve()
-    with contextlib.suppress(OSError):
-        root.mkdir(exist_ok=True)
-        return replace(tree, roots=tuple(dict.fromkeys((*tree.roots, root))))
-    return tree
-
-
-def set_limits(folders: Sequence[Path], limits: Limits, kind: Kind) -> dict[str, str]:
-    """Limit an instance's group before it starts; what could not be set, with the reason."""
-    if kind == "process":
-        cgroup.set_limits(folders, limits.memory, limits.cpus)
-    if _write(folders, ("pids.max",), str(limits.processes)):
-        return {}
-    return {"processes": "this host has no pids controller for the harness"}
-
-
-def limit_writing(folders: Sequence[Path], places: Sequence[Path], rate: int) -> dict[str, str]:
-    """Limit what a started instance writes per second to the disks that hold ``places``.
-
-    On v1 a group's limit is not one of the groups below it (blkio-controller.rst, «Hierarchical
-    Cgroups»), so each gets its own, once it is there. Returns the reason if it cannot be.
-    """
-    devices = {device for place in places if (device := find_device(place))}
-    if not devices:
-        return {"write": "what the instance writes is on no block device"}
-    every = [Path(where) for folder in folders for where, _, _ in os.walk(folder)]
-    done = [_limit_device(folder, device, rate) for folder in every for device in devices]
-    if any(done):
-        return {}
-    return {"write": f"no controller here limits writing to {', '.join(sorted(devices))}"}
-
-
-def _limit_device(folder: Path, device: str, rate: int) -> bool:
-    found = _write([folder], ("blkio.throttle.write_bps_device",), f"{device} {rate}")
-    return found or _write([folder], ("io.max",), f"{device} wbps={rate}")
-
-
-def _write(folders: Sequence[Path], names: Sequence[str], text: str) -> bool:
-    for folder in folders:
-        for name in names:
-            with contextlib.suppress(OSError):
-                if (folder / name).exists():
-                    (folder / name).write_text(text)
-                    return True
-    return False
-
-
-def find_device(folder: Path) -> str | None:
-    """``MAJOR:MINOR`` of the whole disk below a folder, since that is what can be limited."""
-    number = os.stat(folder).st_dev
-    device = f"{os.major(number)}:{os.minor(number)}"
-    entry = Path("/sys/dev/block") / device
-    if not entry.exists():
-        return None
-    with contextlib.suppress(OSError):
-        if (entry / "partition").exists():
-            return (entry.resolve().parent / "dev").read_text().strip()
-    return device
 
 
 def read_files(folders: Sequence[Path]) -> list[str]:
@@ -117,53 +37,6 @@ def is_unlimited(name: str, text: str) -> bool:
         return False
     first = text.split()[0]
     return first in ("max", "-1") or (first.isdigit() and int(first) >= 1 << 62)
-
-
-def find_writing(folders: Sequence[Path]) -> float | None:
-    """The least limit of writing as the kernel has it, in bytes per second; None without one."""
-    rates = []
-    for folder in folders:
-        for name in _WRITE_FILES:
-            with contextlib.suppress(OSError):
-                rates += parse_rates((folder / name).read_text())
-    return min(rates, default=None)
-
-
-def parse_rates(text: str) -> list[float]:
-    """The rates in lines of ``253:0 8388608`` or ``253:0 rbps=max wbps=8388608``."""
-    last = [line.replace("wbps=", " ").split()[1:] for line in text.splitlines() if line.strip()]
-    return [float(word) for words in last for word in words if word.isdigit()]
-
-
-def read_least(folders: Sequence[Path], names: Sequence[str]) -> int | None:
-    """The least number in these files of the groups and those above them; None without one."""
-    found = []
-    for folder in folders:
-        for each in (folder, *folder.parents):
-            for name in names:
-                with contextlib.suppress(OSError, ValueError):
-                    found.append(int((each / name).read_text().split()[0]))
-    return min((number for number in found if 0 < number < 1 << 62), default=None)
-
-
-def read_quota(folders: Sequence[Path]) -> float | None:
-    """The least CPU quota of the groups and those above them, in cores; None without one."""
-    found = []
-    for folder in folders:
-        for each in (folder, *folder.parents):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(_read_own_quota(each))
-    return min((quota for quota in found if quota > 0), default=None)
-
-
-def _read_own_quota(folder: Path) -> float:
-    """Cores; -1 or ValueError without a quota, OSError without the files."""
-    joint = folder / "cpu.max"
-    if joint.exists():
-        quota, period = map(int, joint.read_text().split())
-        return quota / period
-    quota = int((folder / "cpu.cfs_quota_us").read_text())
-    return quota / int((folder / "cpu.cfs_period_us").read_text())
 
 
 def count_refused_forks(folders: Sequence[Path]) -> int:

@@ -17,14 +17,7 @@ from harness.images.recipes import AGENT
 from harness.isolation import containment, limits
 from harness.isolation.evidence import parse_probe, read_host, read_outside
 from harness.isolation.follow import Follower, build_host, build_look, find_end, wait_over
-from harness.isolation.groups import (
-    find_writing,
-    limit_writing,
-    read_files,
-    read_least,
-    read_quota,
-    set_limits,
-)
+from harness.isolation.groups import read_files
 from harness.isolation.kernel_log import start_log
 from harness.isolation.listeners import start_listeners
 from harness.isolation.machine import read_machine
@@ -32,6 +25,13 @@ from harness.isolation.model import IMAGE, TASKS, Hog, Limits, Reserve
 from harness.isolation.quota import start_quota
 from harness.isolation.reserve import find_breach, select_hogs
 from harness.isolation.victim import ask_for
+from harness.limits import (
+    find_writing,
+    limit_processes,
+    limit_writing,
+    read_least,
+    read_quota,
+)
 from harness.model import Measurement, Outcome
 from harness.plan import ScheduledTrial, Workload
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
@@ -151,8 +151,8 @@ class _Trial:
         if self.bench.tree is None:
             return spec
         spec = replace(spec, cgroups=self.bench.tree.start(spec.name))
-        kind = self.driver.kind
-        self.refused |= set_limits(spec.cgroups, self.site.limits, kind)
+        if not limit_processes(spec.cgroups, self.site.limits.processes):
+            self.refused["processes"] = "this host has no pids controller for the harness"
         return spec
 
     def _set_quota(self, folder: Path, size: int, stack: contextlib.ExitStack) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis.aggregate import load_samples
 from harness.analysis.ratios import compare_platforms, find_verdict
-from harness.analysis.results import find_reference
+from harness.certificate import find_reference
 from tests.unit.synthetic import KINDS, STARTS, Synthetic, write_run
 
 NAN = float("nan")

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 SHARED = (
     "harness",
+    "harness.certificate",
     "harness.errors",
     "harness.units",
     "harness.model",

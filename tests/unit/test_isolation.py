@@ -17,17 +17,13 @@ from harness.isolation.follow import Follower, View, build_host, parse_report
 from harness.isolation.groups import (
     count_refused_forks,
     is_unlimited,
-    limit_writing,
-    parse_rates,
     read_files,
-    read_least,
-    read_quota,
-    set_limits,
 )
 from harness.isolation.machine import parse_machine
 from harness.isolation.model import MIB, Hog, Limits, Report, Reserve
 from harness.isolation.trials import build_schedule
 from harness.isolation.victim import INTERVAL_S, fill_omitted, find_percentiles
+from harness.limits import limit_processes, limit_writing, parse_rates, read_least, read_quota
 from harness.model import Kind, Measurement, Outcome
 from harness.store import Store, write_samples
 from tests.unit.synthetic import Synthetic, build_manifest
@@ -289,23 +285,16 @@ def write_group(folder: Path, files: dict[str, str]) -> Path:
 
 def test_processes_and_writing_are_limited_by_whichever_file_a_group_has(tmp_path: Path) -> None:
     two = write_group(tmp_path / "v2", {"pids.max": "max", "io.max": "", "memory.max": "max"})
-    assert set_limits([two], ASKED, "container") == {}
+    assert limit_processes([two], ASKED.processes)
     assert (two / "pids.max").read_text() == str(ASKED.processes)
     assert (two / "memory.max").read_text() == "max"  # a driver's to set
     assert limit_writing([two], [Path("/")], 100) in (
         {}, {"write": "what the instance writes is on no block device"},
     )  # fmt: skip
     bare = write_group(tmp_path / "bare", {})
-    assert "pids controller" in set_limits([bare], ASKED, "container")["processes"]
+    assert not limit_processes([bare], ASKED.processes)
     assert "write" in limit_writing([bare], [Path("/")], 100)
     assert "no block device" in limit_writing([two], [Path("/proc")], 100)["write"]
-
-
-def test_the_baseline_gets_its_limits_from_the_group(tmp_path: Path) -> None:
-    group = write_group(tmp_path / "g", {"pids.max": "max", "memory.max": "max", "cpu.max": "max"})
-    set_limits([group], ASKED, "process")
-    assert (group / "memory.max").read_text() == str(ASKED.memory)
-    assert (group / "cpu.max").read_text() == "100000 100000"
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_searches_are_for_every_workload_on_what_has_a_limit() -> None:
         (53, "vm-direct", "httpd"),
     ]
     assert list_exempt(plan, drivers, grouped=True) == [
-        "process in memory.minimum: it has no memory limit",
+        "process in memory.minimum: it is the baseline: what it needs is what the workload needs",
         "runc/no-limits in memory.minimum: it has no memory limit",
         "runc/memory=1GiB in memory.minimum: its memory limit is part of its name",
     ]

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from harness.analysis.claim_list import Claim
+from harness.certificate import DIMENSIONS
 from harness.cli import harness
 from harness.drivers import PLATFORMS, load_driver
 from harness.drivers.base import Toolbox
@@ -171,6 +172,12 @@ def build_marks_table() -> str:
     return build_table(("mark", "what it says", "what mends it"), rows)
 
 
+def build_dimensions_table() -> str:
+    rows = [(f"`{name}`", f"{meaning[0].upper()}{meaning[1:]}") for name, meaning in
+            DIMENSIONS.items()]  # fmt: skip
+    return build_table(("dimension", "what it is"), rows)
+
+
 def build_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
@@ -190,6 +197,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": build_metrics_table,
     "phases": build_phases_table,
     "marks": build_marks_table,
+    "dimensions": build_dimensions_table,
 }
 
 

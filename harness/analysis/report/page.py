@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis import (
+    alike,
     bases,
     break_even,
     certainty,
@@ -118,6 +119,7 @@ def build_page(
     sections = _order_sections([_add_published(each, results) for each in built])
     found = (
         method.build_definitions(results), method.build_channel(results),
+        *alike.build_tables(results),
         method.build_marks(results), machines.build_accelerators(results),
         machines.build_tunings(results),
     )  # fmt: skip
@@ -135,7 +137,7 @@ def build_page(
         claims=build_claims(results, claims, {each.anchor for each in sections}),
         sections=sections,
         failures=method.build_failures(results),
-        method=tuple(method.build_method(results)),
+        method=(*method.build_method(results), *alike.build_sentences(results)),
         method_tables=tuple(table for table in found if table is not None and table.rows),
         certificate=(),
         host=tuple(method.build_host(results)),
