@@ -1,26 +1,36 @@
 """How the share of a later start in the whole falls with the work that follows it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from harness.analysis.break_even import SHARE, Span, find_penalty, find_work
+from harness.analysis.arrays import Floats
+from harness.analysis.break_even import READY, SHARE, Span, find_penalty, find_work
+from harness.analysis.plots.data import (
+    MOST_LINES,
+    MOST_WORKLOADS,
+    Data,
+    build_data,
+    choose_extremes,
+)
+from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
 from harness.analysis.plots.style import (
-    INK,
     MUTED,
     RULE,
-    Drawing,
-    count_columns,
-    finish,
-    legend_height,
+    build_note,
+    say_blocks,
     say_log,
     set_log_axis,
-    start_figure,
+    set_title,
 )
 from harness.analysis.results import Results
-from harness.analysis.wording import describe_accelerators, describe_platform
+from harness.analysis.wording import describe_platform
 from harness.units import format_seconds
 
-_POINTS = 200
+_POINTS, _FEWER = 40, 20
+"""Points of a curve, and where there are many panels."""
 
 
 def draw_break_even(results: Results) -> Drawing | None:
@@ -32,32 +42,60 @@ def draw_break_even(results: Results) -> Drawing | None:
     }
     if not found:
         return None
-    name = "break-even"
-    shown = list(dict.fromkeys(each for penalties in found.values() for each in penalties))
-    labels = [describe_platform(results, each) for each in shown]
-    height = 1.1 + 2.3 * len(found) + legend_height(labels)
-    with start_figure(name, len(found), height) as (figure, panels):
+    most = {
+        each: max(known[each].middle for known in found.values() if each in known)
+        for each in results.first_arms
+        if any(each in known for known in found.values())
+    }
+    shown, said = choose_extremes(results, most, MOST_LINES)
+    panels = dict(list(found.items())[:MOST_WORKLOADS])
+    if len(panels) < len(found):
+        said = f"{said}. The first {len(panels)} of {len(found)} workloads"
+    low = min(find_work(each).middle for known in found.values() for each in known.values()) / 1000
+    high = max(find_work(each).middle for known in found.values() for each in known.values()) * 3
+    with start_sheet("break-even", [1.7 if len(panels) < 5 else 1.1] * len(panels)) as sheet:
         step = 10.0
-        for axes, (workload, penalties) in zip(panels, found.items(), strict=True):
-            step = _draw_panel(axes, results, workload, penalties)
-        panels[-1].set_xlabel(f"seconds of work after ready, {say_log(step)}")
-        lines = {str(line.get_label()): line for axes in panels
-                 for line in axes.get_legend_handles_labels()[0]}  # fmt: skip
-        columns = count_columns(labels)
-        figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=columns)
-        machines = describe_accelerators(results)
-        return finish(
-            figure, name, "When a later start no longer matters",
-            f"{machines + '. ' if machines else ''}Share of the later start in start and work "
-            f"together, against {results.reference}; bands are 95 % intervals. Assumed: once "
-            "ready, the work takes as long on both. Below the line it is under 1 %.",
-            "; ".join(
-                f"{workload} on {describe_platform(results, platform)}: under 1 % after "
-                f"{format_seconds(find_work(penalty).middle)}"
-                for workload, penalties in found.items()
-                for platform, penalty in penalties.items()
-            ),
+        seconds = np.geomspace(low, high, _POINTS if len(panels) < 5 else _FEWER)
+        for axes, (workload, penalties) in zip(sheet.panels, panels.items(), strict=True):
+            drawn = {name: each for name, each in penalties.items() if name in shown}
+            _draw_panel(axes, results, workload, drawn, seconds)
+            step = set_log_axis(axes, low, high, "s")
+        sheet.panels[-1].set_xlabel(f"seconds of work after ready, {say_log(step)}")
+        add_keys(sheet, [_build_line(results, each) for each in shown])
+        pairs = [results.find(each, workload, READY) for workload in panels for each in shown]
+        caption = build_note(
+            results, say_blocks(pairs),
+            "Share of the later start in start and work "
+            f"together, against {results.reference}; bands are 95 % intervals, both axes "
+            "logarithmic. Assumed: once "
+            "ready, the work takes as long on both. Below the line it is under 1 %", said,
         )  # fmt: skip
+        alt = "; ".join(
+            f"{workload} on {describe_platform(results, platform)}: under 1 % after "
+            f"{format_seconds(find_work(penalty).middle)}"
+            for workload, penalties in panels.items()
+            for platform, penalty in penalties.items()
+            if platform in shown
+        )
+        return finish(sheet, "When a later start no longer matters", caption, alt, _list(found))
+
+
+def _build_line(results: Results, platform: str) -> Line2D:
+    colour, label = results.colours[platform], describe_platform(results, platform)
+    return Line2D([], [], lw=2, color=colour, label=label)
+
+
+def _list(found: Mapping[str, Mapping[str, Span]]) -> Data:
+    """What the curves are made of: share = later by / (later by + work)."""
+    spans = ("later by", "under 1 % after work of")
+    ends = ("median", "low", "high")
+    head = ("workload", "platform", *(f"{span}, {end} (s)" for span in spans for end in ends))
+    return build_data(head, [
+        (workload, platform, *(value for span in (penalty, find_work(penalty))
+                               for value in (span.middle, span.low, span.high)))
+        for workload, penalties in found.items()
+        for platform, penalty in penalties.items()
+    ])  # fmt: skip
 
 
 def _list_penalties(results: Results, workload: str) -> dict[str, Span]:
@@ -65,23 +103,18 @@ def _list_penalties(results: Results, workload: str) -> dict[str, Span]:
     return {name: penalty for name, penalty in found.items() if penalty is not None}
 
 
-def _draw_panel(axes: Axes, results: Results, workload: str, penalties: dict[str, Span]) -> float:
-    """Returns the step of the axis from one gridline to the next."""
-    work = [find_work(penalty).middle for penalty in penalties.values()]
-    low, high = min(work) / 1000, max(work) * 3
-    seconds = np.geomspace(low, high, _POINTS)
+def _draw_panel(
+    axes: Axes, results: Results, workload: str, penalties: Mapping[str, Span], seconds: Floats
+) -> None:
     for platform, penalty in penalties.items():
         lines = [each / (each + seconds) for each in (penalty.middle, penalty.low, penalty.high)]
         colour = results.colours[platform]
         axes.fill_between(seconds, lines[1], lines[2], color=colour, alpha=0.18, lw=0)
-        label = describe_platform(results, platform)
-        axes.plot(seconds, lines[0], color=colour, lw=2, label=label)
+        axes.plot(seconds, lines[0], color=colour, lw=1.8)
     axes.axhline(SHARE, color=RULE, lw=1.5, zorder=0)
-    step = set_log_axis(axes, low, high, "s")
     axes.set_yscale("log")
     axes.set_ylim(SHARE / 4, 1.1)
     axes.set_yticks([0.01, 0.1, 1.0], ["1 %", "10 %", "100 %"])
     axes.minorticks_off()
-    axes.set_title(f"workload {workload}", color=INK)
+    set_title(axes, f"workload {workload}")
     axes.set_ylabel("share of the start", color=MUTED)
-    return step

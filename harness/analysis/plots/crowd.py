@@ -4,41 +4,50 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.crowd import LEAST_STARTS, Series, find_knee, list_series
-from harness.analysis.plots.style import (
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    Drawing,
-    finish,
-    start_figure,
-)
+from harness.analysis.plots.data import build_data
+from harness.analysis.plots.layout import Drawing, finish, start_sheet
+from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_counts, set_title
 from harness.analysis.results import Results
-from harness.analysis.wording import describe_accelerators, describe_platform
+from harness.analysis.wording import describe_platform
 from harness.units import format_seconds
+
+_MOST = 12
+"""Series that have a panel."""
 
 
 def draw_crowd(results: Results) -> Drawing | None:
     """One panel for each series that is long enough to show anything."""
-    shown = [each for each in list_series(results) if len(each.seconds) >= LEAST_STARTS]
-    if not shown:
+    every = [each for each in list_series(results) if len(each.seconds) >= LEAST_STARTS]
+    if not every:
         return None
-    name = "density-starts"
-    with start_figure(name, len(shown), 1.1 + 1.45 * len(shown)) as (figure, panels):
-        for axes, series in zip(panels, shown, strict=True):
+    shown = every if len(every) <= _MOST else [*every[: _MOST // 2], *every[-_MOST // 2 :]]
+    said = ""
+    if len(shown) < len(every):
+        said = (
+            f"{len(shown)} of {len(every)} series shown, the first and the last; all are in the CSV"
+        )
+    with start_sheet("density-starts", [0.95] * len(shown)) as sheet:
+        for axes, series in zip(sheet.panels, shown, strict=True):
             _draw_series(axes, results, series)
-        panels[-1].set_xlabel("running instances, linear")
-        machines = describe_accelerators(results)
-        return finish(
-            figure, name, "Starting beside others",
-            f"{machines + '. ' if machines else ''}Time from the request to ready of each further "
-            "instance; all before it run on. A dashed line is the knee.",
-            "; ".join(
-                f"{describe_platform(results, each.platform)}: {format_seconds(each.first)} for "
-                f"the first, {format_seconds(each.last)} at {each.counts[-1]} instances"
-                for each in shown
-            ),
+        sheet.panels[-1].set_xlabel("running instances, linear")
+        counted = say_counts({len(each.seconds) for each in shown}, "starts a series")
+        caption = build_note(
+            results, f"{counted}, each made once and so without an interval",
+            "Time from the request to ready of each further instance; all before it run on. A "
+            "dashed line is the knee. The axes are linear from zero", said,
         )  # fmt: skip
+        alt = "; ".join(
+            f"{describe_platform(results, each.platform)}: {format_seconds(each.first)} for "
+            f"the first, {format_seconds(each.last)} at {each.counts[-1]} instances"
+            for each in shown
+        )
+        rows = [
+            (each.workload, each.platform, int(count), float(seconds))
+            for each in every
+            for count, seconds in zip(each.counts, each.seconds, strict=True)
+        ]
+        head = ("workload", "platform", "running instances", "density.ready (s)")
+        return finish(sheet, "Starting beside others", caption, alt, build_data(head, rows))
 
 
 def _draw_series(axes: Axes, results: Results, series: Series) -> None:
@@ -50,8 +59,8 @@ def _draw_series(axes: Axes, results: Results, series: Series) -> None:
     knee = find_knee(series.counts, series.seconds)
     if knee is not None:
         axes.axvline(knee, color=MUTED, lw=1.2, ls="--")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(values) * 1.12)
     title = f"{describe_platform(results, series.platform)}, {series.workload}"
-    axes.set_title(title, color=INK, fontweight="normal")
+    set_title(axes, title, bold=False)
     axes.set_ylabel("s" if large else "ms", color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

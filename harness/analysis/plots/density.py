@@ -6,48 +6,84 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.density import METRIC, SOURCE
-from harness.analysis.plots.style import (
-    INK,
-    MARKERS,
-    MUTED,
-    PAPER,
-    Drawing,
-    finish,
-    start_figure,
-)
+from harness.analysis.plots.data import Data, build_data, list_figure, name_interval
+from harness.analysis.plots.layout import Drawing, finish, start_sheet
+from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_blocks, set_title
 from harness.analysis.results import Results
-from harness.analysis.wording import describe_accelerators, describe_platform, format_figure
+from harness.analysis.wording import describe_platform, format_figure
+
+_MOST = 12
+"""Series that have a panel."""
 
 
 def draw_density(results: Results) -> Drawing | None:
     """Fall of MemAvailable over running instances, one panel per platform with its slope."""
     steps = results.samples[results.samples["metric"] == SOURCE]
-    shown = [
+    steps = steps.astype({"platform": str, "workload": str})
+    every = [
         (platform, workload)
         for platform in results.platforms
         for workload in results.workloads
         if results.find(platform, workload, METRIC)
     ]
-    if not shown:
+    if not every:
         return None
-    name = "memory-density"
-    with start_figure(name, len(shown), 1.1 + 1.45 * len(shown)) as (figure, panels):
-        for axes, (platform, workload) in zip(panels, shown, strict=True):
+    shown, said = _choose_series(results, every)
+    with start_sheet("memory-density", [0.95] * len(shown)) as sheet:
+        for axes, (platform, workload) in zip(sheet.panels, shown, strict=True):
             chosen = (steps["platform"] == platform) & (steps["workload"] == workload)
             _draw_series(axes, results, platform, workload, steps[chosen])
-        panels[-1].set_xlabel("running instances, linear")
-        machines = describe_accelerators(results)
-        return finish(
-            figure, name, "Memory of one more instance",
-            f"{machines + '. ' if machines else ''}Fall of the host's MemAvailable from its "
-            "highest; the line is the Theil–Sen slope, its band the 95 % interval. Other "
-            "load on the host is part of it.",
-            "; ".join(
-                f"{describe_platform(results, platform)}: "
-                f"{format_figure(results.find(platform, workload, METRIC))}"
-                for platform, workload in shown
-            ),
+        sheet.panels[-1].set_xlabel("running instances, linear")
+        counted = say_blocks([results.find(*each, METRIC) for each in shown], "steps a series")
+        caption = build_note(
+            results, counted,
+            "Fall of the host's MemAvailable from its highest, both axes linear; the line is the "
+            "Theil–Sen slope, its band the 95 % interval. Other load on the host is part of it",
+            said,
         )  # fmt: skip
+        alt = "; ".join(
+            f"{describe_platform(results, platform)}: "
+            f"{format_figure(results.find(platform, workload, METRIC))}"
+            for platform, workload in shown
+        )
+        data = _list_steps(results, steps, every)
+        return finish(sheet, "Memory of one more instance", caption, alt, data)
+
+
+def _choose_series(
+    results: Results, every: list[tuple[str, str]]
+) -> tuple[list[tuple[str, str]], str]:
+    """Of more series than fit, those with the smallest and the largest slopes."""
+    if len(every) <= _MOST:
+        return every, ""
+
+    def slope(each: tuple[str, str]) -> float:
+        figure = results.find(*each, METRIC)
+        return figure.median if figure else 0.0
+
+    ordered = sorted(every, key=slope)
+    kept = [*ordered[: _MOST // 2], *ordered[-_MOST // 2 :]]
+    words = f"{_MOST} of {len(every)} series shown: the {_MOST // 2} smallest and largest slopes"
+    return [each for each in every if each in kept], f"{words}; all are in the CSV"
+
+
+def _list_steps(results: Results, steps: pd.DataFrame, every: list[tuple[str, str]]) -> Data:
+    """Every point as it was read, with the slope of its series."""
+    columns = (steps[name].tolist() for name in ("platform", "workload", "instances", "value"))
+    head = ("platform", "workload", "running instances", "memory.available (B)",
+            *(f"memory.marginal {each}" for each in name_interval("B")))  # fmt: skip
+    rows = [
+        (
+            platform,
+            workload,
+            instances,
+            value,
+            *list_figure(results.find(platform, workload, METRIC)),
+        )
+        for platform, workload, instances, value in zip(*columns, strict=True)
+        if (platform, workload) in every
+    ]
+    return build_data(head, rows)
 
 
 def _draw_series(
@@ -67,6 +103,6 @@ def _draw_series(
     axes.plot(line, middle + slope.median / 2**20 * line, color=colour, lw=1.8)
     axes.plot(count, fall, MARKERS[results.kinds[platform]], color=colour, mec=PAPER, mew=0.6, ms=6)
     title = f"{describe_platform(results, platform)}, {workload}: {format_figure(slope)} each"
-    axes.set_title(title, color=INK, fontweight="normal")
+    set_title(axes, title, bold=False)
     axes.set_ylabel("MiB", color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
 from harness.analysis.answer import find_workload
-from harness.analysis.plots.style import INK, MUTED, RULE, Drawing, finish, start_figure
+from harness.analysis.plots.data import build_data, list_figure, name_interval
+from harness.analysis.plots.layout import Drawing, finish, start_sheet
+from harness.analysis.plots.style import INK, MUTED, RULE
 from harness.analysis.results import Figure, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.analysis.wording import (
@@ -67,16 +68,23 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
         return None
     shown = {name: rows[name] for name in choose_rows(results, list(rows))}
     name = f"glance-{glance.name}"
-    with start_figure(name, 1, 0.62 + _ROW * len(shown)) as (canvas, panels):
-        _draw_bars(canvas, panels[0], results, shown)
+    with start_sheet(name, [_ROW * len(shown)], _WIDTH) as sheet:
+        _draw_bars(sheet.panels[0], results, shown)
         alt = "; ".join(
             f"{describe_platform(results, each)}: {_label(figure)}"
             for each, figure in shown.items()
         )
         return finish(
-            canvas, name, glance.title, _describe(results, workload, shown, len(rows)),
+            sheet, glance.title, _describe(results, workload, shown, len(rows)),
             f"{glance.title}, {workload}. {alt}.",
+            build_data(("workload", "metric", "platform", *name_interval(_find_unit(rows))),
+                       [(workload, glance.metric, each, *list_figure(figure))
+                        for each, figure in rows.items()]),
         )  # fmt: skip
+
+
+def _find_unit(rows: Mapping[str, Figure]) -> str:
+    return next(iter(rows.values())).unit
 
 
 def choose_rows(results: Results, platforms: list[str]) -> list[str]:
@@ -90,8 +98,7 @@ def choose_rows(results: Results, platforms: list[str]) -> list[str]:
     return [name for name in platforms if name in kept]
 
 
-def _draw_bars(canvas: Canvas, axes: Axes, results: Results, rows: Mapping[str, Figure]) -> None:
-    canvas.set_size_inches(_WIDTH, canvas.get_figheight())
+def _draw_bars(axes: Axes, results: Results, rows: Mapping[str, Figure]) -> None:
     most = max(max(figure.median, figure.high) for figure in rows.values())
     for place, (platform, figure) in enumerate(rows.items()):
         colour = RULE if figure.withheld else results.colours[platform]

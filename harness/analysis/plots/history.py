@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from harness.analysis.plots.data import build_data, list_figure, name_interval
+from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import (
     INK,
     MARKERS,
     MUTED,
     PAPER,
     RULE,
-    Drawing,
-    finish,
-    start_figure,
 )
 from harness.analysis.results import Figure
 from harness.analysis.wording import format_figure
@@ -48,13 +47,21 @@ def draw_history(
     shown = [each for each in tracks if each.figures]
     if not shown:
         return None
-    with start_figure(name, len(shown), 0.9 + 1.05 * len(shown)) as (figure, panels):
+    with start_sheet(name, [0.7] * len(shown)) as sheet:
+        panels = sheet.panels
         for axes, track in zip(panels, shown, strict=True):
             _draw_track(axes, track, len(dates))
             axes.tick_params(labelbottom=axes is panels[-1])
         _label_dates(panels, dates)
         alt = "; ".join(_say_track(each) for each in shown)
-        return finish(figure, name, title, _NOTE, f"{title}. {alt}.")
+        rows = [
+            (dates[place], track.label, *list_figure(figure))
+            for track in shown
+            for place, figure in track.figures.items()
+        ]
+        unit = next(iter(shown[0].figures.values())).unit
+        data = build_data(("run", "platform", *name_interval(unit)), rows)
+        return finish(sheet, title, _NOTE, f"{title}. {alt}.", data)
 
 
 def _draw_track(axes: Axes, track: Track, runs: int) -> None:

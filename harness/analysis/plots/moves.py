@@ -4,18 +4,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.moves import SCENARIOS, Way, list_ways
+from harness.analysis.plots.data import MOST_LINES, Data, build_data, list_figure, name_interval
+from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
 from harness.analysis.plots.style import (
-    INK,
     MARKERS,
     MUTED,
     PAPER,
     RULE,
-    Drawing,
-    finish,
-    start_figure,
+    build_note,
+    say_blocks,
+    set_title,
 )
 from harness.analysis.results import Figure, Results
-from harness.analysis.wording import describe_accelerators, describe_platform, format_figure
+from harness.analysis.wording import describe_platform, format_figure
 from harness.units import format_bandwidth, format_seconds
 
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1, 2)))
@@ -26,27 +27,53 @@ def draw_moves(results: Results) -> Drawing | None:
     shown = [each for each in SCENARIOS if list_ways(results, each)]
     if not shown:
         return None
-    name = "portability-moves"
-    lines = {(way.platform, way.packing) for each in shown for way in list_ways(results, each)}
-    height = 0.9 + (2.1 + 0.04 * len(lines)) * len(shown) + 0.19 * len(lines) / 2
-    with start_figure(name, len(shown), height) as (figure, panels):
-        for axes, scenario in zip(panels, shown, strict=True):
-            _draw_scenario(axes, results, scenario)
-        panels[-1].set_xlabel("bandwidth of the link, logarithmic", color=MUTED)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        machines = describe_accelerators(results)
-        return finish(
-            figure, name, "From the first request to ready on another host",
-            f"{machines + '. ' if machines else ''}Transfer over a shaped link, unpacking and "
-            "start together, logarithmic. Points are medians with 95 % intervals; the lines only "
-            "join them.",
-            _describe(results, shown),
+    lines = list(dict.fromkeys(
+        (way.platform, way.packing) for each in shown for way in list_ways(results, each)
+    ))  # fmt: skip
+    kept, said = lines, ""
+    if len(lines) > MOST_LINES:
+        kept = [*lines[: MOST_LINES // 2], *lines[-MOST_LINES // 2 :]]
+        said = f"{len(kept)} of {len(lines)} ways shown, the first and the last; all are in the CSV"
+    with start_sheet("portability-moves", [1.9] * len(shown)) as sheet:
+        for axes, scenario in zip(sheet.panels, shown, strict=True):
+            _draw_scenario(axes, results, scenario, kept)
+        sheet.panels[-1].set_xlabel("bandwidth of the link, logarithmic", color=MUTED)
+        keys = {str(label): key for axes in sheet.panels
+                for key, label in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
+        add_keys(sheet, list(keys.values()))
+        figures = [
+            _require(results, each, way) for each in shown for way in list_ways(results, each)
+        ]
+        caption = build_note(
+            results, say_blocks(figures),
+            "Transfer over a shaped link, unpacking and start together; both axes logarithmic. "
+            "Points are medians with 95 % intervals; the lines only join them", said,
         )  # fmt: skip
+        title = "From the first request to ready on another host"
+        return finish(sheet, title, caption, _describe(results, shown), _list(results, shown))
 
 
-def _draw_scenario(axes: Axes, results: Results, scenario: str) -> None:
-    ways = list_ways(results, scenario)
+def _list(results: Results, scenarios: list[str]) -> Data:
+    """Every point with its parts: transfer, unpacking and start."""
+    parts = ("transfer", "unpack", "start")
+    head = ("scenario", "platform", "packing", "link", "bandwidth (bit/s)", *name_interval("s"),
+            *(f"{part}, median (s)" for part in parts))  # fmt: skip
+    rows = []
+    for scenario in scenarios:
+        metric = f"portability.{scenario}_seconds"
+        for way in list_ways(results, scenario):
+            found = [results.find(way.platform, way.workload, metric, f"{way.phase}/{part}")
+                     for part in parts]  # fmt: skip
+            row = (scenario, way.platform, way.packing, way.link, way.bandwidth)
+            middles = (each.median if each else None for each in found)
+            rows.append((*row, *list_figure(_require(results, scenario, way)), *middles))
+    return build_data(head, rows)
+
+
+def _draw_scenario(
+    axes: Axes, results: Results, scenario: str, kept: list[tuple[str, str]]
+) -> None:
+    ways = [way for way in list_ways(results, scenario) if (way.platform, way.packing) in kept]
     styles: dict[str, list[str]] = {}
     for platform, packing in dict.fromkeys((way.platform, way.packing) for way in ways):
         styles.setdefault(platform, []).append(packing)
@@ -56,14 +83,18 @@ def _draw_scenario(axes: Axes, results: Results, scenario: str) -> None:
         middle = [each.median for each in figures]
         reach = [[each.median - each.low for each in figures],
                  [each.high - each.median for each in figures]]  # fmt: skip
-        axes.errorbar(
-            [way.bandwidth for way in chosen], middle, yerr=reach, ls=dash, lw=1.5,
-            color=results.colours[platform], marker=MARKERS[results.kinds[platform]], ms=6,
-            mec=PAPER, mew=0.6, elinewidth=1.0,
+        axes.plot(
+            [way.bandwidth for way in chosen], middle, ls=dash, lw=1.5, ms=6, mec=PAPER, mew=0.6,
+            color=results.colours[platform], marker=MARKERS[results.kinds[platform]],
             label=f"{describe_platform(results, platform)}: {packing}",
         )  # fmt: skip
-    _set_axes(axes, sorted({way.bandwidth for way in ways}))
-    axes.set_title(f"{scenario}: {SCENARIOS[scenario]}", color=INK, fontweight="normal")
+        axes.errorbar(
+            [way.bandwidth for way in chosen], middle, yerr=reach, ls="none",
+            color=results.colours[platform], elinewidth=1.0, capsize=2,
+        )  # fmt: skip
+    if ways:
+        _set_axes(axes, sorted({way.bandwidth for way in ways}))
+    set_title(axes, f"{scenario}: {SCENARIOS[scenario]}", bold=False)
 
 
 def _set_axes(axes: Axes, bandwidths: list[int]) -> None:

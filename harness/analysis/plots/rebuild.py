@@ -4,16 +4,20 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from harness.analysis.plots.data import Data, build_data, list_figure, name_interval
+from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import (
-    INK,
-    PAPER,
-    Drawing,
-    find_marker,
-    finish,
+    build_note,
+    draw_intervals,
+    draw_marks,
+    label_rows,
+    label_values,
+    rows_height,
+    say_blocks,
     say_log,
     set_linear_axis,
     set_log_axis,
-    start_figure,
+    set_title,
 )
 from harness.analysis.rebuild import WAYS, Case, find_cases
 from harness.analysis.results import Figure, Results
@@ -29,21 +33,35 @@ def draw_rebuilds(results: Results) -> Drawing | None:
     shipped = [found[1] if (found := case.smallest) else None for case in cases]
     if not any(seconds) or not any(shipped):
         return None
-    with start_figure(_NAME, 2, 1.5 + 0.42 * len(cases)) as (figure, panels):
-        _draw_panel(panels[0], results, cases, seconds, "s")
-        panels[0].set_title("until the new image can be started on this host", color=INK)
-        step = _draw_panel(panels[1], results, cases, shipped, "B")
-        panels[1].set_title("to ship to a host that has the old image", color=INK)
-        return finish(
-            figure, _NAME, "What a change costs",
+    high = rows_height([""] * len(cases), 0.3)
+    with start_sheet(_NAME, [high, high]) as sheet:
+        _draw_panel(sheet.panels[0], results, cases, seconds, "s")
+        set_title(sheet.panels[0], "until the new image can be started on this host")
+        step = _draw_panel(sheet.panels[1], results, cases, shipped, "B")
+        set_title(sheet.panels[1], "to ship to a host that has the old image")
+        caption = build_note(
+            results, say_blocks([*seconds, *shipped]),
             "Medians with 95 % intervals. Containers (circles) are rebuilt by layers, disks of "
-            f"virtual machines (squares) anew or by update. Bytes: {say_log(step)}; the packing "
-            "that ships least is shown.",
-            "; ".join(
-                f"{_label(case)}: {format_figure(time)}, {format_figure(size)}"
-                for case, time, size in zip(cases, seconds, shipped, strict=True)
-            ),
+            "virtual machines (squares) anew or by update. Seconds: linear from zero. Bytes: "
+            f"{say_log(step)}; the packing that ships least is shown",
         )  # fmt: skip
+        alt = "; ".join(
+            f"{_label(case)}: {format_figure(time)}, {format_figure(size)}"
+            for case, time, size in zip(cases, seconds, shipped, strict=True)
+        )
+        return finish(sheet, "What a change costs", caption, alt, _list(cases))
+
+
+def _list(cases: Sequence[Case]) -> Data:
+    """Every change and way: seconds, and what is shipped in each packing."""
+    head = ("change", "way", "platform", "metric", "packing", "unit", *name_interval("unit"))
+    rows = []
+    for case in cases:
+        start = (case.change, WAYS[case.way], case.platform)
+        rows.append((*start, "rebuild.seconds", "", "s", *list_figure(case.seconds)))
+        rows += [(*start, "rebuild.shipped", packing, "B", *list_figure(figure))
+                 for packing, figure in case.shipped.items()]  # fmt: skip
+    return build_data(head, rows)
 
 
 def _draw_panel(
@@ -61,16 +79,13 @@ def _draw_panel(
         set_linear_axis(axes, unit)
     else:
         step = set_log_axis(axes, low, high, unit)
-    for row, (case, figure) in enumerate(zip(cases, figures, strict=True)):
-        if figure is not None:
-            colour = results.colours[case.platform]
-            axes.plot([figure.low, figure.high], [row, row], color=colour, lw=2.2, alpha=0.5)
-            axes.plot(
-                figure.median, row, find_marker(results, case.platform),
-                color=colour, mec=PAPER, mew=0.6, ms=7,
-            )  # fmt: skip
-    axes.set_yticks(range(len(cases)), [_label(case) for case in cases])
-    axes.set_ylim(len(cases) - 0.4, -0.6)
+    draw_intervals(axes, figures)
+    rows = enumerate(zip(cases, figures, strict=True))
+    draw_marks(
+        axes, results, [(each.median, row, case.platform) for row, (case, each) in rows if each]
+    )
+    label_rows(axes, [_label(case) for case in cases])
+    label_values(axes, [format_figure(each) for each in figures])
     return step
 
 

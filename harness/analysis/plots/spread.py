@@ -6,74 +6,103 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.plots.startup import HEADLINE, draw_interval
+from harness.analysis.plots.data import (
+    MOST_LINES,
+    MOST_WORKLOADS,
+    Data,
+    build_data,
+    choose_extremes,
+)
+from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
+from harness.analysis.plots.startup import HEADLINE
 from harness.analysis.plots.style import (
     INK,
     MUTED,
-    Drawing,
-    count_columns,
-    finish,
+    build_note,
     is_second_arm,
-    legend_height,
     say_log,
     set_log_axis,
-    start_figure,
+    set_title,
 )
 from harness.analysis.results import Results
-from harness.analysis.wording import describe_accelerators, describe_platform
+from harness.analysis.wording import describe_platform
+
+_STEPS = 25
+"""Steps that a line is drawn with at most: further ones are finer than its width."""
 
 
 def draw_ecdf(results: Results) -> Drawing | None:
     """How `startup.ready` spreads: the share of starts that were ready by a given time."""
     samples = results.samples
     ready = samples[(samples["metric"] == HEADLINE) & (samples["value"] > 0)]
+    ready = ready.astype({"platform": str, "workload": str})
     workloads = [each for each in results.workloads if (ready["workload"] == each).any()]
     if not workloads:
         return None
-    name = "startup-ecdf"
-    names = [describe_platform(results, each) for each in results.platforms]
-    height = 1.1 + 2.3 * len(workloads) + legend_height(names)
-    with start_figure(name, len(workloads), height) as (figure, panels):
+    middles = ready.groupby("platform")["value"].median().to_dict()
+    ordered = {name: middles[name] for name in results.platforms if name in middles}
+    platforms, said = choose_extremes(results, ordered, MOST_LINES)
+    shown = workloads[:MOST_WORKLOADS]
+    if len(shown) < len(workloads):
+        said = f"{said}. The first {len(shown)} of {len(workloads)} workloads"
+    with start_sheet("startup-ecdf", [1.6 if len(shown) < 5 else 1.1] * len(shown)) as sheet:
+        drawn = ready[ready["workload"].isin(shown) & ready["platform"].isin(platforms)]
         step = 10.0
-        for axes, workload in zip(panels, workloads, strict=True):
-            rows = ready[ready["workload"] == workload]
-            _draw_steps(axes, results, workload, rows)
-            step = set_log_axis(axes, rows["value"].min(), rows["value"].max(), "s")
-        panels[-1].set_xlabel(f"time from the request to ready, {say_log(step)}")
-        shown = [p for p in results.platforms if (ready["platform"] == p).any()]
-        keys = [_build_line(results, each) for each in shown]
-        columns = count_columns([str(each.get_label()) for each in keys])
-        figure.legend(handles=keys, loc="outside lower center", ncols=columns)
-        most = int(ready.groupby(["platform", "workload"], observed=True).size().max())
-        return finish(
-            figure, name, "Every start, not only the middle one",
-            f"{describe_accelerators(results)}. Up to {most} starts an arm. A steep line is a "
-            "steady platform. The bar at one half is the 95 % interval of the median.".lstrip(". "),
-            "Cumulative share of starts that were ready by a given time, one line per platform. "
-            f"{describe_accelerators(results)}".strip(),
+        for axes, workload in zip(sheet.panels, shown, strict=True):
+            _draw_steps(axes, results, workload, drawn, platforms)
+            step = set_log_axis(axes, drawn["value"].min(), drawn["value"].max(), "s")
+        sheet.panels[-1].set_xlabel(f"time from the request to ready, {say_log(step)}")
+        add_keys(sheet, [_build_line(results, each) for each in platforms])
+        counts = drawn.groupby(["platform", "workload"]).size()
+        least, most = int(counts.min()), int(counts.max())
+        count = f"n = {least} starts" if least == most else f"n = {least} to {most} starts"
+        caption = build_note(
+            results, f"{count} a line", "A steep line is a steady platform. The bar at one half "
+            "is the 95 % interval of the median. The axis of time is logarithmic",
+            "Lines have up to 25 steps" if most > _STEPS else "", said,
         )  # fmt: skip
+        alt = "Cumulative share of starts that were ready by a given time, one line per platform."
+        title = "Every start, not only the middle one"
+        return finish(sheet, title, caption, f"{alt} {caption}", _list_starts(ready, platforms))
 
 
-def _draw_steps(axes: Axes, results: Results, workload: str, rows: pd.DataFrame) -> None:
-    for platform in results.platforms:
-        values = rows[rows["platform"] == platform]["value"]
-        if values.empty:
+def _draw_steps(
+    axes: Axes, results: Results, workload: str, rows: pd.DataFrame, platforms: list[str]
+) -> None:
+    part = rows[rows["workload"] == workload]
+    for platform in platforms:
+        values = part[part["platform"] == platform]["value"].to_numpy(dtype=float)
+        if not len(values):
             continue
-        sns.ecdfplot(
-            x=values, ax=axes, color=results.colours[platform], lw=2,
-            ls="--" if is_second_arm(platform) else "-",
-        )  # fmt: skip
+        if len(values) > _STEPS:
+            values = np.quantile(values, (np.arange(_STEPS) + 0.5) / _STEPS)
+        colour, line = results.colours[platform], "--" if is_second_arm(platform) else "-"
+        sns.ecdfplot(x=values, ax=axes, color=colour, lw=1.8, ls=line)
         times = np.array(axes.lines[-1].get_xdata(), dtype=float)
         times[0] = times[1]  # else the line comes from minus infinity
         axes.lines[-1].set_xdata(times)
-        figure = results.find(platform, workload, HEADLINE)
-        if figure is not None:
-            draw_interval(axes, figure, 0.5)
-    axes.set_title(f"workload {workload}", color=INK)
+    found = [results.find(each, workload, HEADLINE) for each in platforms]
+    shown = [each for each in found if each is not None and each.low > 0]
+    axes.hlines([0.5] * len(shown), [each.low for each in shown], [each.high for each in shown],
+                color=INK, lw=1.2, zorder=4)  # fmt: skip
+    ends = [end for each in shown for end in (each.low, each.high)]
+    axes.plot(ends, [0.5] * len(ends), "|", color=INK, ms=8, ls="none", zorder=4)
+    set_title(axes, f"workload {workload}")
     axes.set_ylabel("share of starts", color=MUTED)
     axes.set_xlabel("")
     axes.set_ylim(0.0, 1.02)
-    axes.set_yticks(np.linspace(0, 1, 5), ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+
+
+def _list_starts(ready: pd.DataFrame, platforms: list[str]) -> Data:
+    """Every start that is drawn, each with its place in the line."""
+    part = ready[ready["platform"].isin(platforms)].sort_values(["workload", "platform", "value"])
+    groups = part.groupby(["workload", "platform"])["value"]
+    shares = groups.rank(method="first") / groups.transform("size")
+    columns = (part["workload"], part["platform"], part["block"], part["value"], shares)
+    rows = list(zip(*(each.tolist() for each in columns), strict=True))
+    head = ("workload", "platform", "block", "startup.ready (s)", "share ready by then (1)")
+    return build_data(head, rows)
 
 
 def _build_line(results: Results, platform: str) -> Line2D:

@@ -5,20 +5,19 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.analysis.plots.data import build_data
+from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
 from harness.analysis.plots.style import (
     INK,
     MUTED,
-    Drawing,
-    count_columns,
-    finish,
-    legend_height,
+    build_note,
+    say_counts,
     say_log,
     set_log_axis,
-    start_figure,
 )
 from harness.analysis.results import Results
 from harness.analysis.storm import BURST, Storms, describe_kind, list_storms
-from harness.analysis.wording import describe_accelerators, describe_platform
+from harness.analysis.wording import describe_platform
 
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _ALONE = ":"
@@ -33,9 +32,8 @@ def draw_storms(results: Results) -> Drawing | None:
     name = "storm-ecdf"
     kinds = list(dict.fromkeys(each.kind for each in shown))
     keys = _build_keys(kinds)
-    labels = [str(key.get_label()) for key in keys]
-    height = 1.2 + 1.7 * len(platforms) + legend_height(labels)
-    with start_figure(name, len(platforms), height) as (figure, panels):
+    with start_sheet(name, [1.3] * len(platforms)) as sheet:
+        panels = sheet.panels
         times = [time for each in shown for time in _list_ready(each)]
         times += [time for each in shown for time in _list_alone(results, each)]
         step = 10.0
@@ -43,19 +41,30 @@ def draw_storms(results: Results) -> Drawing | None:
             step = set_log_axis(axes, min(times), max(times), "s")
             _draw_panel(axes, results, [s for s in shown if s.platform == platform], kinds)
         panels[-1].set_xlabel(f"time from the intended start to ready, {say_log(step)}")
-        columns = count_columns(labels)
-        figure.legend(handles=keys, loc="outside lower center", ncols=columns)
-        machines = describe_accelerators(results)
-        return finish(
-            figure, name, "Starts in a storm, and alone",
-            f"{machines + '. ' if machines else ''}Share of all starts that were asked for; a line "
-            "that ends below 100 % has starts that failed. Disturbed storms are in it too.",
-            "; ".join(
-                f"{describe_platform(results, each.platform)}, {describe_kind(each)}: "
-                f"{len(_list_ready(each))} starts"
-                for each in shown
-            ),
+        add_keys(sheet, keys)
+        counted = say_counts({len(_list_ready(each)) for each in shown}, "starts a line")
+        note = build_note(
+            results, counted,
+            "Share of all starts that were asked for; a line that ends below 100 % has starts that "
+            "failed. Disturbed storms are in it too",
         )  # fmt: skip
+        alt = "; ".join(
+            f"{describe_platform(results, each.platform)}, {describe_kind(each)}: "
+            f"{len(_list_ready(each))} starts"
+            for each in shown
+        )
+        rows = [
+            (each.workload, each.platform, each.kind, time)
+            for each in shown
+            for time in sorted(_list_ready(each))
+        ]
+        rows += [
+            (each.workload, each.platform, "alone", time)
+            for each in {each.platform: each for each in reversed(shown)}.values()
+            for time in sorted(_list_alone(results, each))
+        ]
+        data = build_data(("workload", "platform", "kind", "ready after (s)"), rows)
+        return finish(sheet, "Starts in a storm, and alone", note, alt, data)
 
 
 def _list_ready(storms: Storms) -> list[float]:

@@ -2,24 +2,19 @@
 
 The marker says the kind, so that colour is never the only key. Figures are drawn in
 fixed inks; on the page, the inks are replaced by the page's own, so that they follow dark mode.
-The same data gives the same bytes: no dates, no random ids.
 """
 
-import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
-from harness.analysis.results import Results
-from harness.analysis.wording import describe_platform
+from harness.analysis.results import Figure, Results
+from harness.analysis.wording import describe_accelerators, describe_platform
 from harness.model import AA_SUFFIX
 from harness.units import format_value
 
@@ -27,9 +22,7 @@ INK, MUTED, RULE, PAPER = "#1b2026", "#5c6670", "#d9dee3", "#ffffff"
 WIDTH = 7.6
 _LABEL = 26
 """Characters in a line of a platform's label."""
-_LEGEND = 112
-"""Characters in a line of a legend, its keys included."""
-_LINE = 0.155
+LINE = 0.155
 """Inches from one line of a label to the next."""
 
 PHASE_COLOURS = {
@@ -49,12 +42,16 @@ PHASE_COLOURS = {
 
 MARKERS = {"process": "D", "container": "o", "sandbox": "^", "vm": "s"}
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
+    "figure.dpi": 160,
+    "path.simplify": True,
+    "legend.fontsize": 8.5,
+    "legend.borderaxespad": 0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -72,59 +69,13 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": MUTED,
     "ytick.color": INK,
     "xtick.major.size": 0,
+    "xtick.major.pad": 7,
     "ytick.major.size": 0,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     "savefig.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.06,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A finished figure: file stem, what it shows in words, and its two renderings.
-
-    ``note`` is its caption; ``alt`` says to those who cannot see it what it shows.
-    """
-
-    name: str
-    title: str
-    note: str
-    alt: str
-    svg: bytes
-    png: bytes
-
-
-@contextmanager
-def start_figure(
-    name: str, panels: int, height: float, shares: Sequence[float] | None = None
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``panels`` axes, one above the other, in the house style; freed at the end.
-
-    ``height`` is in inches; ``shares`` are the relative heights of the panels.
-    """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.subplots(panels, 1, squeeze=False, height_ratios=shares)[:, 0]
-        yield figure, list(axes)
-
-
-def finish(figure: Figure, name: str, title: str, note: str, alt: str) -> Drawing:
-    """Render ``figure`` as SVG and PNG without anything that changes from one time to the next."""
-    figure.suptitle(title, x=0.008, ha="left", fontsize=12, fontweight="bold", color=INK)
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "harness"})
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Drawing(name, title, note, alt, _clean_svg(svg.getvalue()), png.getvalue())
-
-
-def _clean_svg(data: bytes) -> bytes:
-    """Trailing spaces and the metadata block say nothing."""
-    text = re.sub(rb"<metadata>.*?</metadata>\s*", b"", data, flags=re.DOTALL)
-    return re.sub(rb"[ \t]+\n", b"\n", text)
 
 
 def find_marker(results: Results, platform: str) -> str:
@@ -138,8 +89,22 @@ def is_second_arm(platform: str) -> bool:
 def label_platforms(axes: Axes, results: Results, platforms: list[str]) -> None:
     """Platforms as rows, from above, in words; an emulated one says so."""
     names = [wrap_label(describe_platform(results, name)) for name in platforms]
-    axes.set_yticks(range(len(platforms)), names, ha="right", multialignment="right")
-    axes.set_ylim(len(platforms) - 0.4, -0.6)
+    label_rows(axes, names)
+
+
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Rows from above, each with its name to the left.
+
+    The names are plain texts: as ticks they take four times as long to draw.
+    """
+    axes.set_yticks([])
+    for row, name in enumerate(names):
+        axes.annotate(
+            name, (0, row), xycoords=axes.get_yaxis_transform(), xytext=(-5, 0), color=INK,
+            textcoords="offset points", ha="right", va="center", multialignment="right",
+            annotation_clip=False,
+        )  # fmt: skip
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def wrap_label(text: str) -> str:
@@ -165,22 +130,84 @@ def _break_options(name: str) -> list[str]:
     return lines
 
 
-def row_height(results: Results, platform: str, least: float) -> float:
-    """Inches that a platform's row needs among others of two lines, and at least ``least``."""
-    lines = wrap_label(describe_platform(results, platform)).count("\n") + 1
-    return max(least, _LINE * (lines + 2) / 2 + 0.03)
+def rows_height(names: Sequence[str], least: float = 0.26) -> float:
+    """Inches that rows with these labels need, so that no label touches its neighbours."""
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    return max(least, LINE * lines + 0.06) * len(names)
 
 
-def count_columns(labels: Sequence[str]) -> int:
-    """How many columns of a legend fit beside each other."""
-    longest = max(map(len, labels), default=0)
-    return max(1, min(len(labels), _LEGEND // (longest + 9)))
+def platforms_height(results: Results, platforms: Sequence[str], least: float = 0.26) -> float:
+    return rows_height([wrap_label(describe_platform(results, each)) for each in platforms], least)
 
 
-def legend_height(labels: Sequence[str]) -> float:
-    """Inches that a legend in `count_columns` takes."""
-    lines = [label.count("\n") + 1 for label in labels]
-    return 0.19 * -(-sum(lines) // count_columns(labels))
+def label_values(axes: Axes, texts: Sequence[str], colours: Sequence[str] | None = None) -> None:
+    """Each row's value in words, in a column to the right of the axes, where nothing else is."""
+    for row, text in enumerate(texts):
+        axes.annotate(
+            text, (1, row), xycoords=axes.get_yaxis_transform(), xytext=(7, 0), fontsize=8.5,
+            textcoords="offset points", va="center", annotation_clip=False,
+            color=colours[row] if colours else INK,
+        )  # fmt: skip
+
+
+def set_title(axes: Axes, text: str, *, bold: bool = True) -> None:
+    """A panel's title, broken where it would leave the figure."""
+    axes.set_title(break_lines(text, 60), color=INK, fontweight="bold" if bold else "normal")
+
+
+def break_lines(text: str, length: int, most: int = 3) -> str:
+    """At most ``most`` lines of ``length`` characters; what is longer is cut in the middle."""
+    plain = " ".join(text.split())
+    if len(plain) > length * most * 3 // 4:
+        half = length * most * 3 // 8
+        plain = f"{plain[:half]}…{plain[-half:]}"
+    return "\n".join(textwrap.wrap(plain, length, break_on_hyphens=False))
+
+
+def draw_intervals(axes: Axes, figures: Sequence[Figure | None], least: float = -np.inf) -> None:
+    """Each row's 95 % interval as a thin line with ends; those that begin at ``least`` or below
+    have no place on the axis."""
+    known = [
+        (row, each.low, each.high)
+        for row, each in enumerate(figures)
+        if each is not None and each.low > least
+    ]
+    if known:
+        rows, lows, highs = (np.array(each, dtype=float) for each in zip(*known, strict=True))
+        axes.hlines(rows, lows, highs, color=INK, lw=1.3, zorder=4)
+        ends, twice = np.concatenate([lows, highs]), np.concatenate([rows, rows])
+        axes.plot(ends, twice, "|", color=INK, ms=11, mew=1.3, zorder=4, ls="none")
+
+
+def draw_marks(
+    axes: Axes, results: Results, marks: Sequence[tuple[float, float, str]], size: float = 8.0
+) -> None:
+    """A mark for each (x, y, platform) in the platform's colour, its shape by kind."""
+    for kind, marker in MARKERS.items():
+        part = [each for each in marks if results.kinds[each[2]] == kind]
+        if part:
+            across, along, platforms = zip(*part, strict=True)
+            axes.scatter(
+                across, along, s=size**2, marker=marker, edgecolors=PAPER, linewidths=0.8,
+                c=[results.colours[each] for each in platforms], zorder=5,
+            )  # fmt: skip
+
+
+def say_blocks(figures: Collection[Figure | None], word: str = "blocks") -> str:
+    """``n = 10 blocks``, or ``n = 3 to 10 blocks`` where figures differ; empty without any."""
+    return say_counts({each.n for each in figures if each is not None}, word)
+
+
+def say_counts(counts: Collection[int], word: str) -> str:
+    """The same of plain counts."""
+    ends = dict.fromkeys((min(counts), max(counts))) if counts else {}
+    return f"n = {' to '.join(map(str, ends))} {word}" if ends else ""
+
+
+def build_note(results: Results, *sentences: str) -> str:
+    """A caption: what the machines ran on, then the sentences that say something."""
+    parts = [describe_accelerators(results), *sentences]
+    return " ".join(f"{part.strip().rstrip('.')}." for part in parts if part.strip(" ."))
 
 
 def set_log_axis(axes: Axes, low: float, high: float, unit: str) -> float:
@@ -201,6 +228,11 @@ def set_log_axis(axes: Axes, low: float, high: float, unit: str) -> float:
 def set_linear_axis(axes: Axes, unit: str) -> None:
     """A linear x axis from zero in the words of its unit."""
     axes.set_xlim(left=0)
+    right = axes.get_xlim()[1]
+    if unit == "B":  # 8 MiB is round, 7.63 MiB is not
+        axes.xaxis.set_major_locator(MultipleLocator(2.0 ** np.ceil(np.log2(right / 5))))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, unit)))
 
 

@@ -38,6 +38,7 @@ from harness.analysis.machines import Extras
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
 from harness.analysis.published_tables import build_published
+from harness.analysis.report.numbers import build_numbers
 from harness.analysis.results import Results
 from harness.analysis.tables import Table
 from harness.analysis.wording import describe_accelerators, quote
@@ -116,7 +117,8 @@ def build_page(
     """
     opening, rest = _split_answer(results)
     built = (*_build_sections(results, drawings), *_build_beside(results, brought))
-    sections = _order_sections([_add_published(each, results) for each in built])
+    shown = [_show_numbers(results, each) for each in built]
+    sections = _order_sections([_add_published(each, results) for each in shown])
     found = (
         method.build_definitions(results), method.build_channel(results),
         *alike.build_tables(results),
@@ -191,7 +193,8 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         ),
         _build_section(
             "disk", "Disk", "What the image takes, and what one instance adds.",
-            drawings["disk"], _disk_tables(results), "disk.image_allocated",
+            [*drawings["disk"], *drawings.get("sizes", ())], _disk_tables(results),
+            "disk.image_allocated",
         ),
         _build_section(
             "portability", "Portability", "Bytes that a host with nothing must receive first.",
@@ -239,7 +242,8 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
             storm.build_storms(results),
         ),
         _build_break_even(results, drawings),
-        _build_walls(results),
+        _build_compared(drawings.get("ratios", ())),
+        _build_walls(results, drawings.get("isolation", ())),
     ]
     found = [each for each in further if each is not None]
     if rebuild.is_alone(results) or is_isolation_alone(results):
@@ -276,12 +280,31 @@ def _build_extra(
     return Section(anchor, title, lead, tuple(exhibits))
 
 
-def _build_walls(results: Results) -> Section | None:
+def _build_compared(drawings: Sequence[Drawing]) -> Section | None:
+    """The chapter of all ratios in one view; None for a run without a comparison."""
+    lead = "Every ratio that a verdict was made of, with its interval and the band of equivalence."
+    exhibits = tuple(Exhibit(each, ()) for each in drawings)
+    return Section("ratios", "Every comparison", lead, exhibits) if exhibits else None
+
+
+def _show_numbers(results: Results, section: Section) -> Section:
+    """The same chapter, its figures with their numbers behind a fold where no table is."""
+    exhibits = tuple(
+        replace(each, tables=(build_numbers(results, each.drawing),))
+        if each.drawing and each.drawing.part == 1 and not each.tables
+        else each
+        for each in section.exhibits
+    )
+    return replace(section, exhibits=exhibits)
+
+
+def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | None:
     """The chapter of isolation, limits and neighbours; None where nothing was asked."""
     shown = walls.build_tables(results)
     if not shown:
         return None
-    exhibits = [Exhibit(None, (table,), folded=False) for table in shown]
+    exhibits = [Exhibit(each, ()) for each in drawings]
+    exhibits += [Exhibit(None, (table,), folded=False) for table in shown]
     if evidence := walls.build_folded(results):
         exhibits.append(Exhibit(None, evidence, fold="Raw evidence"))
     return Section("isolation", "Isolation", ISOLATION, tuple(exhibits))
@@ -325,15 +348,13 @@ def _build_section(
     data: Sequence[Sequence[Table]],
     metric: str,
 ) -> Section:
-    """Pair figures with their data in order; whatever is left over stands alone."""
-    count = max(len(drawings), len(data))
-    exhibits = [
-        Exhibit(
-            drawings[number] if number < len(drawings) else None,
-            tuple(data[number]) if number < len(data) else (),
-        )
-        for number in range(count)
-    ]
+    """Pair figures with their data in order; whatever is left over stands alone.
+
+    Data stands with the first sheet of its figure.
+    """
+    left = [tuple(each) for each in data]
+    exhibits = [Exhibit(each, left.pop(0) if each.part == 1 and left else ()) for each in drawings]
+    exhibits += [Exhibit(None, each) for each in left]
     kept = tuple(each for each in exhibits if each.drawing or each.tables)
     missing = "" if drawings else f"No trial has a figure of {quote(metric)}: there is no plot."
     return Section(anchor, title, lead, kept, missing)

@@ -188,7 +188,7 @@ def inline_svg(drawing: Drawing) -> Markup:
     text = text[text.index("<svg") :]
     for ink, variable in _INKS.items():
         text = text.replace(f": {ink}", f": var({variable})")
-    text = re.sub(r"font: ([^'\";]*?)'DejaVu Sans'", r"font: \1var(--sans)", text)
+    text = re.sub(r"(font(?:-family)?: [^'\";]*?)'DejaVu Sans'", r"\1var(--sans)", text)
     prefix = f"{drawing.name}-"
     text = re.sub(r'\bid="', f'id="{prefix}', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)

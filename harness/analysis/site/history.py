@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.analysis.colours import assign_colours
 from harness.analysis.plots.history import Track, draw_history
-from harness.analysis.plots.style import Drawing
+from harness.analysis.plots.layout import Drawing
 from harness.analysis.results import Figure
 from harness.analysis.site.facts import Facts, Point
 from harness.analysis.site.pairs import build_lines
