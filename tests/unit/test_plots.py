@@ -170,7 +170,7 @@ def assert_whole(results: Results, sheets: Sequence[Sheet]) -> list[Drawing]:
         for axes in sheet.panels:
             assert axes.lines or axes.collections or axes.patches, f"{sheet.name} is empty"
     for each in drawings:
-        assert each.data.rows and re.search(r"\bn = \d", each.note), each.name
+        assert each.data.rows and re.search(r"\b(n =|medians of) \d", each.note), each.name
         assert all(len(row) == len(each.data.head) for row in each.data.rows), each.name
     return drawings
 
