@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ def test_brought_in_timings_have_a_section_of_their_own(
     assert "| `sleep 0.02` | hyperfine; `hyperfine.json` |" in section
     assert "Clock of hyperfine: wall clock from starting the command" in section
     assert "Clock of pyperf: what the benchmark itself spans" in section
-    assert "Among the timings of hyperfine" in section and "| slower |" in section
+    assert "Among the timings of hyperfine" in section and re.search(r"\| slower +\|", section)
     assert "Among the timings of pyperf" not in section
     first = (folder / "report.html").read_bytes()
     assert main(["report", str(folder), *words]) == 0
@@ -192,7 +193,7 @@ def test_names_with_markup_are_shown_as_they_are(tmp_path: Path) -> None:
     path = write_hyperfine(tmp_path / "h.json", {name: TIMES, name + "x" * 500: TIMES})
     render_report(folder, ("html", "md"), beside=[path])
     page = (folder / "report.html").read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page and "{{ 7 * 7 }}" in page
     assert "x" * 101 not in page
     assert "\\| ʼxʼ" in (folder / "report.md").read_text()

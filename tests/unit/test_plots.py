@@ -232,7 +232,7 @@ def test_of_five_hundred_platforms_the_extremes_are_shown_and_said(
     names = ("namespace", *(f"vm-direct/n={number}" for number in range(499)))
     plan = Synthetic(platforms=names, workloads=("noop",), aa=(), blocks=1)
     drawings = assert_whole(load(tmp_path, plan), sheets)
-    assert len(drawings) < 20
+    assert len(drawings) < 24
     memory = next(each for each in drawings if each.name == "memory-noop")
     assert f"{MOST_PLATFORMS} of 500 platforms shown" in memory.note or (
         f"{MOST_PLATFORMS + 1} of 500 platforms shown" in memory.note
