@@ -1,10 +1,12 @@
 """The claims and what this run says of them, as a table with links to the evidence."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from harness.analysis.answer import find_workload
 from harness.analysis.claim_list import Claim
 from harness.analysis.claims import NOT_MEASURED, Finding, decide, say_rule
+from harness.analysis.elsewhere import Evidence
 from harness.analysis.results import Results
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.wording import ABSENT, describe_accelerator, quote
@@ -17,14 +19,32 @@ _PLACES = {"kernel": "isolation", "calls": "isolation", "bases": "bases"}
 
 
 def build_claims(
-    results: Results, claims: Sequence[Claim], chapters: Collection[str]
+    results: Results,
+    claims: Sequence[Claim],
+    chapters: Collection[str],
+    others: Sequence[Evidence] = (),
 ) -> Table | None:
-    """One row a claim; ``chapters`` are the anchors that a link may lead to."""
+    """One row a claim; ``chapters`` are the anchors that a link may lead to.
+
+    What the run did not measure is asked of ``others``, in their order.
+    """
     if results.reference is None or not claims:
         return None
-    rows = tuple(_build_row(decide(results, each), each, chapters) for each in claims)
+    rows = tuple(_build_row(_decide(results, each, others), each, chapters) for each in claims)
     caption = f"Claims, for {quote(find_workload(results))} on this host"
     return Table(caption, _HEAD, rows, say_rule())
+
+
+def _decide(results: Results, claim: Claim, others: Sequence[Evidence]) -> Finding:
+    own = decide(results, claim)
+    if own.verdict != NOT_MEASURED:
+        return own
+    for other in others:
+        found = decide(other.results, claim)
+        if found.verdict != NOT_MEASURED:
+            run = quote(str(other.results.manifest["run_id"]))
+            return replace(found, note=f"{found.note}. In run {run}")
+    return own
 
 
 def _build_row(finding: Finding, claim: Claim, chapters: Collection[str]) -> Row:

@@ -157,12 +157,17 @@ def _list_claims() -> Rows:
     "--claims", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Test claims of your own too: TOML with [[claims]], as `list claims` has them.",
 )  # fmt: skip
+@click.option(
+    "--evidence", multiple=True, metavar="DIR", type=click.Path(path_type=Path),
+    help="Another run of this host, of `isolation` or `layers` say: its chapters come in too.",
+)  # fmt: skip
 def report(
     folders: tuple[Path, ...],
     formats: str,
     out: Path | None,
     beside: tuple[Path, ...],
     claims: tuple[Path, ...],
+    evidence: tuple[Path, ...],
 ) -> None:
     """Render again from the stored samples; the same samples give the same bytes."""
     wanted = _parse_formats(formats)
@@ -172,7 +177,7 @@ def report(
     from harness.cli.printing import print_page
 
     for folder in folders:
-        for path in render_report(folder, wanted, out, print_page, beside, claims):
+        for path in render_report(folder, wanted, out, print_page, beside, claims, evidence):
             click.echo(shorten_path(path))
 
 

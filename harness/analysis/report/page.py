@@ -1,6 +1,6 @@
 """The content of a report, in order, as plain data: what the templates then only lay out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis import (
@@ -32,6 +32,7 @@ from harness.analysis.beside import LEAD as BESIDE
 from harness.analysis.beside import build_tables as build_beside_tables
 from harness.analysis.claim_list import Claim
 from harness.analysis.claims_table import build_claims
+from harness.analysis.elsewhere import CHAPTERS, Evidence
 from harness.analysis.isolation import LEAD as ISOLATION
 from harness.analysis.isolation import is_alone as is_isolation_alone
 from harness.analysis.machines import Extras
@@ -110,24 +111,26 @@ def build_page(
     drawings: dict[str, list[Drawing]],
     brought: Sequence[ForeignFile] = (),
     claims: Sequence[Claim] = (),
+    others: Sequence[Evidence] = (),
 ) -> Page:
     """Everything a reader is to see, from summarised results and finished figures.
 
-    ``brought`` are files of other tools, which have a section of their own.
+    ``brought`` are files of other tools, which have a section of their own; ``others`` are runs of
+    the same host, whose chapters come after the run's own.
     """
     opening, rest = _split_answer(results)
     built = (*_build_sections(results, drawings), *_build_beside(results, brought))
     shown = [_show_numbers(results, each) for each in built]
-    sections = _order_sections([_add_published(each, results) for each in shown])
+    own = _order_sections([_add_published(each, results) for each in shown])
+    sections = (*own, *_build_elsewhere({each.anchor for each in own}, others))
     found = (
         method.build_definitions(results), method.build_channel(results),
-        *alike.build_tables(results),
         method.build_marks(results), machines.build_accelerators(results),
         machines.build_tunings(results),
     )  # fmt: skip
     return Page(
         run_id=str(results.manifest["run_id"]),
-        colours=results.colours,
+        colours=_join_colours(results, others),
         title="Container or virtual machine?",
         summary=method.build_summary_line(results),
         emulated=describe_accelerators(results),
@@ -136,12 +139,12 @@ def build_page(
         glances=tuple(drawings.get("glance", ())),
         answer=rest,
         glance=tables.build_glance(results, find_workload(results)),
-        claims=build_claims(results, claims, {each.anchor for each in sections}),
+        claims=build_claims(results, claims, {each.anchor for each in sections}, others),
         sections=sections,
         failures=method.build_failures(results),
         method=(*method.build_method(results), *alike.build_sentences(results)),
         method_tables=tuple(table for table in found if table is not None and table.rows),
-        certificate=(),
+        certificate=tuple(alike.build_tables(results)),
         host=tuple(method.build_host(results)),
         images=tuple(method.build_images(results)),
         noise=tuple(method.build_noise(results)),
@@ -178,6 +181,26 @@ def _add_published(section: Section, results: Results) -> Section:
         return section
     exhibit = Exhibit(None, found, fold="Published figures of the same kind")
     return replace(section, exhibits=(*section.exhibits, exhibit))
+
+
+def _build_elsewhere(known: Collection[str], others: Sequence[Evidence]) -> tuple[Section, ...]:
+    """Chapters of other runs that the report has not yet, each with the run that it is from."""
+    found: dict[str, Section] = {}
+    for other in others:
+        for each in _build_sections(other.results, dict(other.drawings)):
+            if each.anchor in CHAPTERS and each.anchor not in known:
+                shown = _show_numbers(other.results, each)
+                lead = f"{shown.lead} {other.origin}"
+                found.setdefault(each.anchor, replace(shown, lead=lead))
+    return tuple(found.values())
+
+
+def _join_colours(results: Results, others: Sequence[Evidence]) -> Mapping[str, str]:
+    """The run's own colours, and those of platforms that only other runs have."""
+    joined: dict[str, str] = {}
+    for each in (*(other.results for other in reversed(others)), results):
+        joined.update(each.colours)
+    return joined
 
 
 def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tuple[Section, ...]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.analysis.claim_list import read_claims
+from harness.analysis.elsewhere import load_evidence
 from harness.analysis.plots import Drawing, draw_figures, write_figures
 from harness.analysis.plots.style import INK, MUTED, PAPER, RULE
 from harness.analysis.report.page import Page, build_page
@@ -40,20 +41,23 @@ def render_report(
     print_page: Printer | None = None,
     beside: Sequence[Path] = (),
     claims: Sequence[Path] = (),
+    evidence: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of a result folder in each of ``formats``; returns the paths.
 
     Reads manifest, journal and samples alone, and draws the figures anew. ``out`` names another
     file than ``report.html``, ``report.md`` or ``report.pdf``; then ``formats`` has one entry.
     ``beside`` are files of other tools whose timings get a section of their own, ``claims`` files
-    of claims that are tested beside the usual ones.
+    of claims that are tested beside the usual ones, ``evidence`` folders of other runs of this host
+    whose chapters come into it.
     """
     tested = read_claims(claims)
     brought = [read_foreign(path) for path in dict.fromkeys(beside)]
     results = load_results(folder)
     drawings = draw_figures(results)
-    page = build_page(results, drawings, brought, tested)
-    write_figures(results, drawings)
+    others = load_evidence(results, evidence)
+    page = build_page(results, drawings, brought, tested, others)
+    write_figures(results, {**drawings, "elsewhere": list_foreign(page, drawings)})
     written = []
     for wanted in formats:
         path = out or folder / f"report.{wanted}"
@@ -64,6 +68,13 @@ def render_report(
             write_atomically(path, text.encode("utf-8", "replace"))
         written.append(path)
     return written
+
+
+def list_foreign(page: Page, own: Mapping[str, Sequence[Drawing]]) -> list[Drawing]:
+    """The figures of a page that are from another run."""
+    known = {each.name for drawings in own.values() for each in drawings}
+    shown = [each.drawing for section in page.sections for each in section.exhibits]
+    return [each for each in shown if each is not None and each.name not in known]
 
 
 def _print_pdf(page: Page, path: Path, print_page: Printer | None) -> None:
