@@ -14,6 +14,7 @@ from harness.analysis.claim_list import read_claims
 from harness.analysis.elsewhere import load_evidence
 from harness.analysis.plots import Drawing, draw_figures, write_figures
 from harness.analysis.plots.style import INK, MUTED, PAPER, RULE
+from harness.analysis.report.fitting import FOLDER, Fitted, fit_page, format_table
 from harness.analysis.report.page import Page, build_page
 from harness.analysis.results import load_results
 from harness.analysis.tables import Row, Table
@@ -56,7 +57,9 @@ def render_report(
     results = load_results(folder)
     drawings = draw_figures(results)
     others = load_evidence(results, evidence)
-    page = build_page(results, drawings, brought, tested, others)
+    fitted = fit_page(build_page(results, drawings, brought, tested, others))
+    page = fitted.page
+    write_tables(folder, fitted)
     write_figures(results, {**drawings, "elsewhere": list_foreign(page, drawings)})
     written = []
     for wanted in formats:
@@ -68,6 +71,18 @@ def render_report(
             write_atomically(path, text.encode("utf-8", "replace"))
         written.append(path)
     return written
+
+
+def write_tables(folder: Path, fitted: Fitted) -> None:
+    """``tables/<name>.csv`` for each table that the page shows only a part of, and no other."""
+    place = folder / FOLDER
+    for path in place.glob("*.csv"):
+        if path.name not in fitted.files:
+            path.unlink()
+    if fitted.files:
+        place.mkdir(exist_ok=True)
+    for name, table in fitted.files.items():
+        write_atomically(place / name, format_table(table))
 
 
 def list_foreign(page: Page, own: Mapping[str, Sequence[Drawing]]) -> list[Drawing]:
