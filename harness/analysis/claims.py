@@ -1,9 +1,9 @@
 """Common claims held against one run: supported, refuted, equivalent, inconclusive, or why not.
 
 A verdict is the run's own wherever the run compared the two (Holm-corrected with all its others).
-For a metric outside that family, two figures are told apart only where their 95 % intervals lie
-apart by more than the threshold. Were both the same, that would happen in about six of a thousand
-comparisons, so a whole list of claims stays near the 5 % of one.
+A metric outside that family, such as CPU time, is compared by the same method, corrected over its
+own comparisons. Where nothing is paired, as between base images, only figures without spread are
+judged, such as the bytes of an image: there is no second statistic.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from harness.analysis.answer import find_workload
 from harness.analysis.bases import find_bases
 from harness.analysis.claim_list import Claim
 from harness.analysis.isolation import find_evidence, has_own_kernel
+from harness.analysis.pairs import COMPARED
 from harness.analysis.ratios import THRESHOLD, find_words
-from harness.analysis.results import Figure, Ratio, Results
+from harness.analysis.results import Figure, Ratio, Results, compare_apart
 from harness.analysis.wording import (
     describe_accelerator,
     describe_platform,
@@ -119,10 +120,21 @@ def _compare(results: Results, metric: str, workload: str, small: str, large: st
     if reason := _find_reason(results, metric, (small, large)):
         return Finding("withheld", note=f"{reason}. {said}")
     swapped = large == results.reference
-    ratio = results.find_ratio(small if swapped else large, workload, metric)
-    if ratio is None or results.reference not in (small, large):
+    if results.reference not in (small, large):
+        return _judge_apart(one, other, said)
+    platform = small if swapped else large
+    if refusal := results.find_refusal(platform, workload, metric):
+        return Finding("withheld", note=f"{refusal}. {said}")
+    ratio = _find_ratio(results, platform, workload, metric)
+    if ratio is None:
         return _judge_apart(one, other, said)
     return _judge_ratio(ratio, metric, swapped, said)
+
+
+def _find_ratio(results: Results, platform: str, workload: str, metric: str) -> Ratio | None:
+    if metric in COMPARED:
+        return results.find_ratio(platform, workload, metric)
+    return compare_apart(results, metric).get((platform, workload, metric))
 
 
 def _find_reason(results: Results, metric: str, platforms: Sequence[str]) -> str:
@@ -145,22 +157,19 @@ def _judge_ratio(ratio: Ratio, metric: str, swapped: bool, said: str) -> Finding
 
 
 def _judge_apart(small: Figure, large: Figure, said: str) -> Finding:
-    """Two figures that the run did not compare: told apart by their intervals alone."""
+    """Two figures that the run did not compare: judged only where neither has any spread."""
     if reason := small.withheld or large.withheld:
         return Finding("withheld", note=f"{shorten_reason(reason)}. {said}")
-    exact = all(each.low == each.high for each in (small, large))
+    if any(each.low != each.high for each in (small, large)):
+        return Finding("inconclusive", note=f"not among the run's comparisons. {said}")
     gap = 1 + THRESHOLD
-    if small.high * gap < large.low:
+    verdict = "equivalent"
+    if small.median * gap < large.median:
         verdict = "supported"
-    elif large.high * gap < small.low:
+    elif large.median * gap < small.median:
         verdict = "refuted"
-    elif exact:
-        verdict = "equivalent"
-    else:
-        return Finding("inconclusive", note=f"the 95 % intervals lie too near. {said}")
-    times = large.median / small.median if small.median > 0 and exact else 0.0
-    how = "" if exact else "intervals apart"
-    return Finding(verdict, f"{format_number(times)} ×" if times else how, said)
+    times = f"{format_number(large.median / small.median)} ×" if small.median > 0 else ""
+    return Finding(verdict, times, said)
 
 
 def _combine(found: Sequence[Finding]) -> Finding | None:
@@ -278,6 +287,8 @@ def say_rule() -> str:
     """How a verdict on a claim comes about, in a sentence."""
     return (
         "A claim is held against every machine of the run: one counterexample refutes it. Where "
-        "the run compared the two, its own verdict counts; elsewhere the two 95 % intervals must "
-        f"lie apart by more than {format_share(THRESHOLD)}."
+        "the run compared the two, its own verdict counts; a metric that is not among the run's "
+        "comparisons is compared by the same method, corrected over its own. Where nothing is "
+        "paired, only figures without spread are judged, by a difference of more than "
+        f"{format_share(THRESHOLD)}."
     )

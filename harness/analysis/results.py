@@ -203,6 +203,22 @@ def load_results(folder: Path) -> Results:
     )
 
 
+def compare_apart(results: Results, metric: str) -> Mapping[tuple[str, str, str], Ratio]:
+    """The ratios of a metric that is not among the run's comparisons, by the same method.
+
+    Their p-values are corrected over this metric's comparisons alone.
+    """
+    if results.reference is None:
+        return {}
+    refused = list_refused(results.certificate, results.reference)
+    seed = find_seed(results.manifest)
+    return _index(
+        compare_platforms(
+            results.samples, results.reference, seed, metrics=(metric,), refused=refused
+        )
+    )
+
+
 def list_refused(
     certificate: Certificate, reference: str | None
 ) -> frozenset[tuple[str, str, bool]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_the_images_and_the_report_know_their_packages_and_files(folder: Path) -
     assert images["web-musl"]["facts"]["packages"] == 0
     assert images["web-slim"]["facts"]["packages"] > 50
     text = (folder / "report.md").read_text()
-    assert "**Base images**" in text and "`web-scratch` | 0 | 2 |" in text
+    assert "**Base images**" in text and re.search(r"`web-scratch` +\| 0 +\| 2 +\|", text)
 
 
 def test_the_server_is_static_except_on_musl_where_it_has_musls_own_loader() -> None:
