@@ -40,6 +40,11 @@ KEY = "conditions"
 DIFFER = "differ"
 """Where the manifest has what may differ: ``plan`` (a list), ``platforms`` (a list for each)."""
 
+UNLIMITED = "unlimited"
+"""Where that has the dimensions in which this host can limit nothing but machines."""
+UNGROUPED = ("cpus", "memory")
+"""These, without control groups."""
+
 NONE = "none"
 _SIZES = ("memory", "disk")
 _OF_AN_IMAGE = ("image",)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness import __version__, cgroup, host, lab, parity, preflight
-from harness.certificate import DIFFER, build_certificate
+from harness.certificate import DIFFER, UNGROUPED, UNLIMITED, build_certificate
 from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
@@ -430,7 +430,7 @@ def build_manifest(
         "platforms": platforms,
         "left_out": list(left_out),
         "parity": dict(bench.parity),
-        DIFFER: describe_points(order.plan),
+        DIFFER: describe_points(order.plan, grouped=bench.tree is not None),
     }
 
 
@@ -440,11 +440,16 @@ def describe_arms(plan: Plan) -> dict[str, object]:
     return {"platforms": list(plan.aa), "chosen": default if plan.aa_open else "by the plan"}
 
 
-def describe_points(plan: Plan) -> dict[str, object]:
-    """In which dimensions a ratio's platforms may differ, by the plan and by their own names."""
+def describe_points(plan: Plan, *, grouped: bool) -> dict[str, object]:
+    """In which dimensions a ratio's platforms may differ, by the plan and by their own names.
+
+    Where the host gives no control groups, nothing but a machine can be limited. There is a ratio
+    all the same, and the report says so.
+    """
     platforms = {name: sorted(find_points(name)) for name in plan.platforms}
     return {
-        "plan": list(plan.differ),
+        "plan": list(dict.fromkeys((*plan.differ, *(() if grouped else UNGROUPED)))),
+        **({} if grouped else {UNLIMITED: list(UNGROUPED)}),
         "platforms": {n: each for n, each in platforms.items() if each},
     }
 

@@ -5,11 +5,13 @@ for their ratios to the reference.
 from collections.abc import Sequence
 
 from harness.analysis import isolation, rebuild
-from harness.analysis.results import Results
+from harness.analysis.results import Results, get_list, get_mapping
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.wording import ABSENT, describe_platform, quote
 from harness.certificate import (
+    DIFFER,
     DIMENSIONS,
+    UNLIMITED,
     Condition,
     find_shared,
     format_condition,
@@ -21,6 +23,10 @@ SHOWN = ("cpus", "memory", "storage", "network")
 NOT_RECORDED = (
     "Parity certificate: not recorded. This run does not say under which limits and on which paths "
     "each platform ran, so no ratio could be refused for them."
+)
+UNGROUPED = (
+    "This host gave the run no control groups: containers and processes ran without limits of CPU "
+    "and memory, machines with theirs. They are compared all the same."
 )
 _NOTE = (
     "Read from the started instances. Values are compared; how a platform does it, the smaller "
@@ -34,7 +40,14 @@ def build_sentences(results: Results) -> list[str]:
     """What has to be said where a run has no certificate."""
     if rebuild.is_alone(results) or isolation.is_alone(results):
         return []
-    return [] if results.certificate.conditions or not results.measured else [NOT_RECORDED]
+    if results.measured and not results.certificate.conditions:
+        return [NOT_RECORDED]
+    return [UNGROUPED] if is_unlimited(results) else []
+
+
+def is_unlimited(results: Results) -> bool:
+    """Whether the host gave the run no control groups, so that only machines had limits."""
+    return bool(get_list(get_mapping(results.manifest, DIFFER), UNLIMITED))
 
 
 def build_tables(results: Results) -> list[Table]:

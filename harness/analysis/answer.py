@@ -5,6 +5,7 @@ A sentence claims a difference only where the verdict does. Names stand in code 
 
 from dataclasses import dataclass
 
+from harness.analysis.alike import UNGROUPED, is_unlimited
 from harness.analysis.isolation import is_alone as is_isolation_alone
 from harness.analysis.noise_floor import find_share_interval
 from harness.analysis.pairs import SIGNIFICANT
@@ -268,10 +269,17 @@ def _name_as(results: Results, platform: str) -> str:
 
 def _say_limits(results: Results) -> list[Statement]:
     found = [
-        _say_floor(results), _say_missing(results),
+        _say_unlimited(results), _say_floor(results), _say_missing(results),
         _say_few_blocks(results), _say_failures(results),
     ]  # fmt: skip
     return [statement for statement in found if statement]
+
+
+def _say_unlimited(results: Results) -> Statement | None:
+    machines = any(results.kinds[name] == "vm" for name in results.first_arms)
+    if not is_unlimited(results) or not machines:
+        return None
+    return Statement("No limits", (UNGROUPED,), warning=True)
 
 
 def _say_emulation(results: Results) -> Statement | None:

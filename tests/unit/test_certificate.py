@@ -214,6 +214,18 @@ def test_the_plan_can_say_that_the_difference_is_the_point(tmp_path: Path) -> No
     assert found.find_ratio("vm-direct", "noop", "startup.ready")
     text = (tmp_path / "r" / "report.md").read_text()
     assert "given; memory differs, which is the point" in text
+    assert "no control groups" not in text
+
+
+def test_without_control_groups_machines_are_compared_and_a_warning_says_so(
+    tmp_path: Path,
+) -> None:
+    bare = {**ALIKE, "memory": Condition(NONE, "no control groups here")}
+    points = {"plan": ["cpus", "memory"], "platforms": {}, "unlimited": ["cpus", "memory"]}
+    found = conclude(tmp_path / "r", {"namespace": bare, "runc": bare, "vm-direct": ALIKE}, points)
+    assert found.find_ratio("vm-direct", "noop", "startup.ready")
+    html = (tmp_path / "r" / "report.html").read_text()
+    assert html.index("gave the run no control groups") < html.index('id="verdicts"')
 
 
 def test_a_run_of_an_earlier_release_keeps_its_ratios_and_says_so(tmp_path: Path) -> None:
