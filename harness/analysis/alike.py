@@ -99,7 +99,8 @@ def _build_verdict(results: Results, platform: str, workload: str) -> Cell:
         allowed = results.certificate.find_allowed(platform, reference)
         refused = ", ".join(each.dimension for each in found if each.dimension not in allowed)
         return Cell("refused", f"not alike in {refused}", "doubt")
-    return Cell("given", f"{names} differs, which is the point" if found else "all alike")
+    why = "for want of control groups" if is_unlimited(results) else "which is the point"
+    return Cell("given", f"{names} differs, {why}" if found else "all alike")
 
 
 def _say_equal(results: Results, platform: str, workload: str, equal: Sequence[str]) -> str:
