@@ -162,7 +162,8 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
 @contextlib.contextmanager
 def start_limited(spec: InstanceSpec, mode: str, program: Path) -> Iterator[RootedInstance]:
     """The same, in groups that have the limits of the spec."""
-    cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus, spec.pids)
+    if spec.limits:
+        cgroup.set_limits(spec.cgroups, spec.memory, spec.cpus, spec.pids)
     with start_rooted_instance(spec, mode, program) as instance:
         yield instance
 

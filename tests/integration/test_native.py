@@ -94,16 +94,20 @@ def test_milestones_come_in_order_and_phases_sum_to_the_total(
     assert phases["residual"] == 0
 
 
-def test_the_memory_limit_holds(tiny_image: Image, programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("platform", ["namespace", "process"])
+def test_the_memory_limit_holds(
+    platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
     """A string of 128 MiB does not fit into 64 MiB."""
     script = "awk 'BEGIN { s = \"x\"; for (i = 0; i < 27; i++) s = s s }'; echo status $?"
-    lines = look_inside(
-        "namespace", tiny_image, programs, tmp_path, script, ready="output:status", timeout=30
-    )
-    assert lines[-1] != "status 0"
-    free = look_inside(
-        "process", tiny_image, programs, tmp_path, script, ready="output:status", timeout=30
-    )
+    limited, free = (
+        look_inside(
+            platform, tiny_image, programs, tmp_path, script,
+            ready="output:status", timeout=30, limits=limits,
+        )
+        for limits in (True, False)
+    )  # fmt: skip
+    assert limited[-1] != "status 0"
     assert free[-1] == "status 0"
 
 
