@@ -92,8 +92,10 @@ def format_size(size: int) -> str:
 def format_seconds(seconds: float) -> str:
     """A duration with three significant digits and the unit that suits it: ``1.23 ms``."""
     magnitude = abs(seconds)
-    if magnitude >= 120:
-        return f"{seconds / 60:.3g} min"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if magnitude >= 2 * length:
+            digits = ".0f" if magnitude >= 999.5 * length else ".3g"  # never a power of ten
+            return f"{seconds / length:{digits}} {unit}"
     if magnitude >= 0.9995:  # what would round to 1000 ms
         return f"{seconds:.3g} s"
     if magnitude >= 0.9995e-3:

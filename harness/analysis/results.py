@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.analysis.aggregate import load_samples, summarise
+from harness.analysis.collector import start_pause
 from harness.analysis.colours import assign_colours
 from harness.analysis.density import SOURCE as SERIES_METRIC
 from harness.analysis.density import fit_marginal
@@ -166,6 +167,11 @@ class Results:
 
 def load_results(folder: Path) -> Results:
     """Read manifest, journal and samples of ``folder`` and summarise them."""
+    with start_pause():
+        return _load(folder)
+
+
+def _load(folder: Path) -> Results:
     manifest = read_manifest(folder)
     outcomes = read_journal(folder / JOURNAL)
     samples = load_samples(folder)

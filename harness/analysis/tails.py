@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.analysis.aggregate import SERIES, find_refusals, reduce_to_blocks
 from harness.analysis.arrays import Floats, Integers, iterate_rows
@@ -35,6 +36,9 @@ SHARES = (0.5, *TAILS)
 METRICS = ("startup.ready", "startup.response")
 _KEYS = ["platform", "workload", "metric"]
 _CELLS = 4_000_000
+
+Counts = NDArray[np.signedinteger[Any]]
+"""As narrow as the number of blocks allows, which no count exceeds."""
 
 
 def summarise_quantiles(samples: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
@@ -103,8 +107,8 @@ def divide_quantiles(
     step = max(1, _CELLS // size)
     ratios = []
     for first in range(0, RESAMPLES, step):
-        counts = _count_draws(size, min(step, RESAMPLES - first), seed, first)
-        above, below = (_find_quantiles(each, counts, share) for each in (one, other))
+        drawn = (min(step, RESAMPLES - first), seed, first)
+        above, below = (_find_quantiles(each, share, drawn) for each in (one, other))
         ratios.append(above / below)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(ratios), (tail, 1 - tail))
@@ -113,23 +117,24 @@ def divide_quantiles(
 
 
 @lru_cache(maxsize=1)
-def _count_draws(size: int, resamples: int, seed: int, first: int) -> Integers:
+def _count_draws(size: int, resamples: int, seed: int, first: int) -> Counts:
     """How often each of ``size`` blocks is drawn by each resample (size × resamples).
 
     Every comparison of a run draws the same blocks, so they are drawn once.
     """
     drawn = np.random.default_rng((seed, size, first)).integers(0, size, (resamples, size))
     places = drawn * resamples + np.arange(resamples)[:, None]
-    return np.bincount(places.ravel(), minlength=size * resamples).reshape(size, resamples)
+    counts = np.bincount(places.ravel(), minlength=size * resamples).reshape(size, resamples)
+    narrow: Counts = counts.astype(np.int16 if size < 2**15 else np.int32)
+    return narrow
 
 
-def _find_quantiles(values: Floats, counts: Integers, share: float) -> Floats:
+def _find_quantiles(values: Floats, share: float, drawn: tuple[int, int, int]) -> Floats:
     """The quantile ``share`` of each resample, as numpy has it, without sorting each of them.
 
     Going up the sorted values, the value at a place is the first whose counts sum to more than it.
     """
-    order = np.argsort(values, kind="stable")
-    risen = np.cumsum(counts[order], axis=0, dtype=np.int32)
+    order, risen = _count_up(values.tobytes(), drawn)
     last = len(values) - 1
     low = int(share * last)
     below, above = (
@@ -137,6 +142,18 @@ def _find_quantiles(values: Floats, counts: Integers, share: float) -> Floats:
     )
     found: Floats = below + (share * last - low) * (above - below)
     return found
+
+
+@lru_cache(maxsize=2)
+def _count_up(values: bytes, drawn: tuple[int, int, int]) -> tuple[Integers, Counts]:
+    """The order of ``values``, and how many up to each of them every resample holds.
+
+    It is the same for all shares of one comparison.
+    """
+    order = np.argsort(np.frombuffer(values), kind="stable").astype(np.int64)
+    counts = _count_draws(len(order), *drawn)
+    risen: Counts = np.cumsum(counts[order], axis=0, dtype=counts.dtype)
+    return order, risen
 
 
 def build_tails(results: Results) -> Table | None:

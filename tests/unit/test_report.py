@@ -238,7 +238,7 @@ def test_a_bare_manifest_is_enough(tmp_path: Path) -> None:
 def test_no_shape_of_the_manifest_breaks_the_page(
     tmp_path: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.analysis.report.render.draw_figures", lambda _: NO_FIGURES)
+    monkeypatch.setattr("harness.analysis.report.render.draw_figures", lambda *_: NO_FIGURES)
     folder = write_run(tmp_path / "r", replace(SMALL, blocks=1))
     write_manifest(folder, {**read_manifest(folder), key: value})
     render_report(folder)

@@ -14,11 +14,13 @@ from harness.analysis.quantiles import (
     find_quantile_refusal,
 )
 from harness.analysis.statistics import (
+    CONFIDENCE,
     Floats,
     Integers,
     Summaries,
     best_coverage,
     bootstrap_groups,
+    bootstrap_median,
     correct_holm,
     draw_median_positions,
     summarise_groups,
@@ -49,6 +51,17 @@ def test_the_bootstrap_agrees_with_scipys(size: int) -> None:
     earliest, latest = np.quantile(theirs, [0.02, 0.97]), np.quantile(theirs, [0.03, 0.98])
     assert earliest[0] <= low[0] <= latest[0]
     assert earliest[1] <= high[0] <= latest[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 10, 101, 1000])
+def test_the_bootstrap_gives_to_the_bit_what_all_of_its_medians_written_out_give(size: int) -> None:
+    chance = np.random.default_rng(size)
+    rows = np.sort(np.vstack([chance.lognormal(0, 0.3, (9, size)), chance.integers(0, 4, size)]))
+    lower, upper = draw_median_positions(size, 5)
+    written_out = (rows[:, lower] + rows[:, upper]) / 2
+    tail = (1 - CONFIDENCE) / 2
+    expected = np.quantile(written_out, (tail, 1 - tail), axis=1)
+    assert np.array_equal(bootstrap_median(rows, 5), expected)
 
 
 def test_the_bootstrap_of_an_empty_group_is_missing() -> None:

@@ -1,7 +1,8 @@
 """The figures of a report, drawn from summarised results."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from harness.analysis.plots.break_even import draw_break_even
 from harness.analysis.plots.crowd import draw_crowd
@@ -19,46 +20,56 @@ from harness.analysis.plots.sizes import draw_disk, draw_memory
 from harness.analysis.plots.spread import draw_ecdf
 from harness.analysis.plots.startup import draw_startup
 from harness.analysis.plots.storm import draw_storms
+from harness.analysis.plots.workers import count_processes, run_jobs
 from harness.analysis.results import Results
 from harness.store.names import write_atomically
 
-__all__ = ["Data", "Drawing", "draw_figures", "write_figures"]
+__all__ = ["Data", "Drawing", "count_processes", "draw_figures", "write_figures"]
 
-Drawn = Drawing | None | Iterable[Drawing]
+Draw = Callable[[Results], Drawing | Iterable[Drawing] | None]
 
 
-def draw_figures(results: Results) -> dict[str, list[Drawing]]:
-    """Every figure that the data allows, by the section of the report it belongs to."""
+def draw_figures(results: Results, processes: int = 1) -> dict[str, list[Drawing]]:
+    """Every figure that the data allows, by the section of the report it belongs to.
+
+    ``processes`` draw at once; the bytes are the same for any number of them.
+    """
+    sections = _list_figures(results)
+    jobs = [partial(_draw, results, draw) for _, draw in sections]
+    found: dict[str, list[Drawing]] = {name: [] for name, _ in sections}
+    for (name, _), drawings in zip(sections, run_jobs(jobs, processes), strict=True):
+        found[name] += drawings
+    return found
+
+
+def _list_figures(results: Results) -> list[tuple[str, Draw]]:
+    """Sections, each once for every kind of figure that it may have."""
     workloads = results.workloads[:MOST_WORKLOADS]
     images = results.one_per_image[:MOST_WORKLOADS]
-    sections: dict[str, list[Drawn]] = {
-        "glance": [draw_glances(results)],
-        "startup": [draw_startup(results), draw_ecdf(results)],
-        "memory": [*(draw_memory(results, each) for each in workloads), draw_density(results)],
-        "disk": [draw_disk(results, each) for each in images],
-        "sizes": [draw_size_ladder(results, each) for each in images],
-        "portability": [draw_portability(results, each) for each in images],
-        "moves": [draw_moves(results)],
-        "density": [draw_crowd(results)],
-        "storm": [draw_storms(results)],
-        "break-even": [draw_break_even(results)],
-        "ratios": [draw_ratios(results)],
-        "isolation": [draw_isolation(results)],
-        "run": [draw_drift(results)],
-        "rebuild": [draw_rebuilds(results)],
-    }
-    return {
-        name: [replace(each, data=add_accelerators(results, each.data)) for each in _flatten(drawn)]
-        for name, drawn in sections.items()
-    }
+    return [
+        ("glance", draw_glances),
+        ("startup", draw_startup),
+        ("startup", draw_ecdf),
+        *(("memory", partial(draw_memory, workload=each)) for each in workloads),
+        ("memory", draw_density),
+        *(("disk", partial(draw_disk, workload=each)) for each in images),
+        *(("sizes", partial(draw_size_ladder, workload=each)) for each in images),
+        *(("portability", partial(draw_portability, workload=each)) for each in images),
+        ("moves", draw_moves),
+        ("density", draw_crowd),
+        ("storm", draw_storms),
+        ("break-even", draw_break_even),
+        ("ratios", draw_ratios),
+        ("isolation", draw_isolation),
+        ("run", draw_drift),
+        ("rebuild", draw_rebuilds),
+    ]
 
 
-def _flatten(drawn: Iterable[Drawn]) -> Iterable[Drawing]:
-    for each in drawn:
-        if isinstance(each, Drawing):
-            yield each
-        elif each is not None:
-            yield from each
+def _draw(results: Results, draw: Draw) -> list[Drawing]:
+    drawn = draw(results)
+    each_one = [drawn] if drawn is None or isinstance(drawn, Drawing) else list(drawn)
+    return [replace(each, data=add_accelerators(results, each.data)) for each in each_one if each]
 
 
 def write_figures(results: Results, sections: dict[str, list[Drawing]]) -> None:

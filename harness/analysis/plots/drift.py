@@ -1,5 +1,6 @@
 """The run itself: every start in the order of the blocks, against its arm's median."""
 
+import warnings
 from collections.abc import Collection
 
 import numpy as np
@@ -85,10 +86,14 @@ def _read_starts(results: Results) -> pd.DataFrame:
 def _draw_boxes(axes: Axes, rows: pd.DataFrame, width: int) -> None:
     first = int(rows["block"].min())
     middle = first + (rows["block"] - first) // width * width + (width - 1) / 2
-    sns.boxplot(
-        x=middle, y=rows["relative"], ax=axes, native_scale=True, whis=(5, 95), showfliers=False,
-        width=0.8, color=RULE, saturation=1, linecolor=MUTED, linewidth=0.8, zorder=2,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # seaborn 0.13 still says `vert` to matplotlib, which asks for `orientation` since 3.11
+        warnings.filterwarnings("ignore", "vert: bool was deprecated", DeprecationWarning)
+        sns.boxplot(
+            x=middle, y=rows["relative"], ax=axes, native_scale=True, whis=(5, 95),
+            showfliers=False, width=0.8, color=RULE, saturation=1, linecolor=MUTED, linewidth=0.8,
+            zorder=2,
+        )  # fmt: skip
 
 
 def _draw_strip(

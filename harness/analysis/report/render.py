@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.analysis.claim_list import read_claims
+from harness.analysis.collector import start_freeze
 from harness.analysis.elsewhere import load_evidence
-from harness.analysis.plots import Drawing, draw_figures, write_figures
+from harness.analysis.plots import Drawing, count_processes, draw_figures, write_figures
 from harness.analysis.plots.style import INK, MUTED, PAPER, RULE
 from harness.analysis.report.fitting import FOLDER, Fitted, fit_page, format_table
 from harness.analysis.report.page import Page, build_page
@@ -55,22 +56,26 @@ def render_report(
     tested = read_claims(claims)
     brought = [read_foreign(path) for path in dict.fromkeys(beside)]
     results = load_results(folder)
-    drawings = draw_figures(results)
-    others = load_evidence(results, evidence)
-    fitted = fit_page(build_page(results, drawings, brought, tested, others))
-    page = fitted.page
-    write_tables(folder, fitted)
-    write_figures(results, {**drawings, "elsewhere": list_foreign(page, drawings)})
-    written = []
-    for wanted in formats:
-        path = out or folder / f"report.{wanted}"
-        if wanted == "pdf":
-            _print_pdf(page, path, print_page)
-        else:
-            text = render_html(page) if wanted == "html" else render_markdown(page)
-            write_atomically(path, text.encode("utf-8", "replace"))
-        written.append(path)
-    return written
+    with start_freeze():
+        drawings = draw_figures(results, count_processes(results))
+        others = load_evidence(results, evidence)
+        fitted = fit_page(build_page(results, drawings, brought, tested, others))
+        write_tables(folder, fitted)
+        foreign = list_foreign(fitted.page, drawings)
+        write_figures(results, {**drawings, "elsewhere": foreign})
+        return [
+            _write(fitted.page, wanted, out or folder / f"report.{wanted}", print_page)
+            for wanted in formats
+        ]
+
+
+def _write(page: Page, wanted: str, path: Path, print_page: Printer | None) -> Path:
+    if wanted == "pdf":
+        _print_pdf(page, path, print_page)
+    else:
+        text = render_html(page) if wanted == "html" else render_markdown(page)
+        write_atomically(path, text.encode("utf-8", "replace"))
+    return path
 
 
 def write_tables(folder: Path, fitted: Fitted) -> None:
