@@ -24,6 +24,8 @@ _LARGE = 40
 """Platforms × workloads from which on a second process is worth its start."""
 _MOST = 4
 """Processes: there are hardly more large figures than that."""
+_PATIENCE_S = 60
+"""A copy of a process with threads may stand still; then its figures are drawn here."""
 _NUMBER = 4
 """Bytes of a job's number in the pipe."""
 
@@ -40,7 +42,7 @@ def count_processes(results: Results) -> int:
 def run_jobs(jobs: Sequence[Job], processes: int) -> list[list[Drawing]]:
     """What each job draws, in order; this process works too.
 
-    What a process did not give back (it was killed, or its job failed) is drawn here, where an
+    What a process did not give back (killed, stuck, or its job failed) is drawn here, where an
     error is raised as usual.
     """
     queue = _fill_queue(len(jobs))
@@ -52,7 +54,8 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> list[list[Drawing]]:
                 done[number] = jobs[number]()
             for worker in workers:
                 with suppress(EOFError, OSError):
-                    done.update(worker.recv())
+                    if worker.poll(_PATIENCE_S):
+                        done.update(worker.recv())
     finally:
         os.close(queue)
     return [done[number] if number in done else job() for number, job in enumerate(jobs)]
