@@ -2,8 +2,9 @@
 
 The full folder has 20 platforms × 10 workloads × 100 blocks with some 50 figures of each trial,
 the crowd a thousand platforms in six blocks; both are invented. Timed is what a user types,
-`report --format html,md,pdf` in a process of its own, its peak memory and its browser's included.
-Then every stage is timed alone, in a process that has its libraries loaded already.
+`report --format html,md,pdf` in a process of its own. Then every stage is timed alone, in a process
+that has its libraries loaded already. The load of the host is printed too: with other work on its
+CPUs, times say little and CPU time more.
 """
 
 import os
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harness.analysis.plots import draw_figures, write_figures
+from harness.analysis.plots import count_processes, draw_figures, write_figures
+from harness.analysis.report.fitting import fit_page
 from harness.analysis.report.page import build_page
 from harness.analysis.report.render import render_html, render_markdown
 from harness.analysis.results import load_results
@@ -90,7 +92,11 @@ def _fill(outcomes: Iterator[Outcome], figures: int) -> Iterator[Outcome]:
 
 
 def measure_report(folder: Path) -> Mapping[str, float]:
-    """``seconds``, ``peak_bytes`` (of the largest process), and each format's size in bytes."""
+    """``seconds``, ``cpu_seconds``, ``peak_bytes`` and each format's size in bytes.
+
+    CPU time (of all processes) and memory (of the largest) are without the browser's, whose own
+    processes nobody waits for.
+    """
     words = [sys.executable, "-m", "harness", "report", str(folder), "--format", ",".join(FORMATS)]
     begin = time.perf_counter()
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
@@ -100,7 +106,10 @@ def measure_report(folder: Path) -> Mapping[str, float]:
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, words)
     sizes = {name: float((folder / f"report.{name}").stat().st_size) for name in FORMATS}
-    return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024.0, **sizes}
+    return {
+        "seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": usage.ru_maxrss * 1024.0, **sizes,
+    }  # fmt: skip
 
 
 def measure_stages(folder: Path) -> Mapping[str, float]:
@@ -109,10 +118,10 @@ def measure_stages(folder: Path) -> Mapping[str, float]:
     with _time(found, "read and summarise"):
         results = load_results(folder)
     with _time(found, "draw figures"):
-        drawings = draw_figures(results)
+        drawings = draw_figures(results, count_processes(results))
         write_figures(results, drawings)
     with _time(found, "tables and sentences"):
-        page = build_page(results, drawings)
+        page = fit_page(build_page(results, drawings)).page
     with _time(found, "HTML"):
         html = render_html(page)
     with _time(found, "Markdown"):
@@ -136,11 +145,14 @@ def measure(name: str, plan: Synthetic, figures: int, limit: str) -> list[tuple[
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "run")
         samples = write_folder(folder, plan, figures)
+        load = os.getloadavg()[0]
         whole, stages = measure_report(folder), measure_stages(folder)
     rows = [
         (f"{name}: {samples} samples to {', '.join(FORMATS)}", format_seconds(whole["seconds"]),
          limit),
-        ("  its peak memory", format_bytes(whole["peak_bytes"]), ""),
+        ("  its CPU time, without the browser's", format_seconds(whole["cpu_seconds"]), ""),
+        ("  its peak memory, without the browser's", format_bytes(whole["peak_bytes"]), ""),
+        ("  load of the host before and after", f"{load:.1f}, {os.getloadavg()[0]:.1f}", ""),
     ]  # fmt: skip
     rows += [(f"  {each}", format_seconds(seconds), "") for each, seconds in stages.items()]
     limits = {"html": "under 3 MB"}

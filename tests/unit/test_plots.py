@@ -324,13 +324,15 @@ def test_the_same_samples_give_the_same_bytes_in_any_process(tmp_path: Path) -> 
         {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"},
         {"PYTHONHASHSEED": "2", "LC_ALL": "de_DE.UTF-8", "TZ": "Pacific/Auckland"},
     )
-    printed = [
-        subprocess.run(
+    started = [
+        subprocess.Popen(
             [sys.executable, "-c", _DIGEST, str(folder)], env={**os.environ, **each},
-            check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2],
-        ).stdout
+            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        )
         for each in settings
     ]  # fmt: skip
+    printed = [each.communicate(timeout=110)[0] for each in started]
+    assert [each.returncode for each in started] == [0, 0]
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) > 8
 

@@ -1,7 +1,8 @@
 """The page in a real browser: on a phone and a desk, light, dark and on paper."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,20 +60,33 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_report(tmp_path_factory.mktemp("page") / request.param, RUNS[request.param])
-
-
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_report(tmp_path_factory.mktemp("usual") / "r", RUNS["usual"])
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of a run by its name, made when it is first asked for."""
+
+    @cache
+    def build(name: str) -> Path:
+        folder = write_run(tmp_path_factory.mktemp("page") / name, RUNS[name])
+        render_report(folder, ("html",))
+        return folder / "report.html"
+
+    return build
 
 
-def build_report(folder: Path, plan: Synthetic) -> Path:
-    write_run(folder, plan)
-    render_report(folder)
-    return folder / "report.html"
+@pytest.fixture(params=RUNS)
+def folder(request: pytest.FixtureRequest, pages: Callable[[str], Path]) -> Path:
+    return pages(request.param)
+
+
+@pytest.fixture
+def usual(pages: Callable[[str], Path]) -> Path:
+    return pages("usual")
+
+
+@pytest.fixture
+def short(pages: Callable[[str], Path]) -> Path:
+    """A page that has every part, and takes axe-core a fraction of the time."""
+    return pages("one platform")
 
 
 def test_axe_finds_nothing_wrong_and_nothing_is_cut_or_covered(
@@ -110,9 +124,9 @@ def test_a_page_that_asks_for_more_is_seen(browser: Browser, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("defect", "rule"), PLANTED.items(), ids=PLANTED.values())
 def test_a_planted_violation_is_reported(
-    browser: Browser, usual: Path, tmp_path: Path, defect: str, rule: str
+    browser: Browser, short: Path, tmp_path: Path, defect: str, rule: str
 ) -> None:
-    page = plant(usual, tmp_path, defect)
+    page = plant(short, tmp_path, defect)
     with open_page(browser, page) as visit:
         visit.look(Look(1280, "light"))
         assert rule in {each.partition(":")[0] for each in visit.find_violations()}
@@ -120,9 +134,9 @@ def test_a_planted_violation_is_reported(
 
 @pytest.mark.parametrize(("defect", "said"), SPOILT.items(), ids=SPOILT.values())
 def test_a_spoilt_layout_is_reported(
-    browser: Browser, usual: Path, tmp_path: Path, defect: str, said: str
+    browser: Browser, short: Path, tmp_path: Path, defect: str, said: str
 ) -> None:
-    page = plant(usual, tmp_path, defect)
+    page = plant(short, tmp_path, defect)
     with open_page(browser, page) as visit:
         visit.look(Look(390, "light"))
         assert [each for each in visit.run(LAYOUT) if each.endswith(said)]

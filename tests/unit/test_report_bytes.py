@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,14 @@ def test_neither_place_nor_time_zone_nor_language_nor_hashes_change_a_byte(tmp_p
     one = write_run(tmp_path / "one" / "r", Synthetic(workloads=("noop",), blocks=6))
     other = tmp_path / "elsewhere, much deeper" / "ünder" / "another name"
     shutil.copytree(one, other)
-    made = (
-        render(one, ROOT, "--format", FORMATS, PYTHONHASHSEED="1", TZ="UTC", LC_ALL="C"),
-        render(
-            other, tmp_path, "--format", FORMATS,
-            PYTHONHASHSEED="2", TZ="Asia/Kolkata", LC_ALL="C.UTF-8", LANG="de_DE.UTF-8",
-        ),
-    )  # fmt: skip
+    here = partial(render, one, ROOT, "--format", FORMATS)
+    there = partial(render, other, tmp_path, "--format", FORMATS)
+    settings = (
+        {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"},
+        {"PYTHONHASHSEED": "2", "TZ": "Asia/Kolkata", "LC_ALL": "C.UTF-8", "LANG": "de_DE.UTF-8"},
+    )
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda run, env: run(**env), (here, there), settings))
     assert [each.returncode for each in made] == [0, 0], made
     first, second = read_all(one), read_all(other)
     assert {Path(name).suffix for name in first} >= {".html", ".md", ".pdf", ".svg", ".png"}

@@ -94,9 +94,11 @@ def _start_worker(jobs: Sequence[Job], queue: int) -> Iterator[Connection]:
 
 def _work(jobs: Sequence[Job], queue: int, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers Ctrl-C for all
-    done: Done = {}
+    first, done = os.getppid(), Done()
     with suppress(Exception):  # the first process finds the same fault, and says it
         for number in _take(queue):
+            if os.getppid() != first:  # it was killed
+                return
             done[number] = jobs[number]()
     with suppress(OSError):  # nobody listens any more
         sender.send(done)

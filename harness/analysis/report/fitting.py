@@ -68,8 +68,8 @@ def _cut(table: Table, most: int, files: dict[str, Table]) -> Table:
     name = f"{len(files) + 1:03}-{_shorten(table.caption)}.csv"
     files[name] = table
     said = (
-        f"{most} of {len(table.rows)} rows are shown; all of them are in `{FOLDER}/{name}` beside "
-        "this page."
+        f"The first {most} of {len(table.rows)} rows are shown; all of them are in "
+        f"`{FOLDER}/{name}` beside this page."
     )
     return replace(table, rows=table.rows[:most], note=f"{said} {table.note}".strip())
 
