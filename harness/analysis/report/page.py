@@ -211,17 +211,17 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         ),
         _build_section(
             "memory", "Memory", "A ledger, not a number: each method counts something else.",
-            drawings.get("memory", ()), _per_workload(results, "memory of one instance", tables.MEMORY),
+            drawings["memory"], _per_workload(results, "memory of one instance", tables.MEMORY),
             "memory.pss",
         ),
         _build_section(
             "disk", "Disk", "What the image takes, and what one instance adds.",
-            [*drawings.get("disk", ()), *drawings.get("sizes", ())], _disk_tables(results),
+            [*drawings["disk"], *drawings.get("sizes", ())], _disk_tables(results),
             "disk.image_allocated",
         ),
         _build_section(
             "portability", "Portability", "Bytes that a host with nothing must receive first.",
-            drawings.get("portability", ()), _packing_tables(results, ("portability.first",)),
+            drawings["portability"], _packing_tables(results, ("portability.first",)),
             "portability.first",
         ),
         _build_section(
