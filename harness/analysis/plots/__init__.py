@@ -26,6 +26,12 @@ from harness.store.names import write_atomically
 
 __all__ = ["Data", "Drawing", "count_processes", "draw_figures", "write_figures"]
 
+SECTIONS = (
+    "glance", "startup", "memory", "disk", "sizes", "portability", "moves", "density", "storm",
+    "break-even", "ratios", "isolation", "run", "rebuild",
+)  # fmt: skip
+"""Sections of the report that may have figures; a run without any has them too, all empty."""
+
 Draw = Callable[[Results], Drawing | Iterable[Drawing] | None]
 
 
@@ -36,7 +42,7 @@ def draw_figures(results: Results, processes: int = 1) -> dict[str, list[Drawing
     """
     sections = _list_figures(results)
     jobs = [partial(_draw, results, draw) for _, draw in sections]
-    found: dict[str, list[Drawing]] = {name: [] for name, _ in sections}
+    found: dict[str, list[Drawing]] = {name: [] for name in SECTIONS}
     for (name, _), drawings in zip(sections, run_jobs(jobs, processes), strict=True):
         found[name] += drawings
     return found
