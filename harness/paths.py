@@ -7,13 +7,14 @@ from pathlib import Path
 def cache_dir() -> Path:
     """The folder of all that can be made again: ``$HARNESS_CACHE``, else the user's cache.
 
-    Images, programs, the guest kernel, proofs of accelerators, and per-run scratch space.
+    Images, programs, the guest kernel, proofs of accelerators, and per-run scratch space. Links are
+    followed: runc refuses a root file system whose path has one.
     """
     explicit = os.environ.get("HARNESS_CACHE")
     if explicit:
-        return Path(explicit).absolute()
+        return Path(explicit).resolve()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "container-or-vm"
+    return (Path(base) / "container-or-vm").resolve()
 
 
 def scratch_root() -> Path:
