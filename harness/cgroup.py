@@ -59,11 +59,8 @@ def start_child(folders: Sequence[Path], name: str) -> tuple[Path, ...]:
     """
     children = tuple(folder / name for folder in folders)
     for folder, child in zip(folders, children, strict=True):
-        control = folder / "cgroup.subtree_control"
-        if control.exists():
-            available = (folder / "cgroup.controllers").read_text().split()
-            wanted = [each for each in V2_CONTROLLERS if each in available]
-            control.write_text(" ".join(f"+{each}" for each in wanted))
+        if (folder / "cgroup.subtree_control").exists():
+            _enable(folder)
         child.mkdir(exist_ok=True)
     return children
 
@@ -136,16 +133,25 @@ def _make_v1_tree(name: str) -> CgroupTree | None:
 
 
 def _make_v2_tree(name: str) -> CgroupTree | None:
-    available = (MOUNT / "cgroup.subtree_control").read_text().split()
-    wanted = [each for each in V2_CONTROLLERS if each in available]
-    if "memory" not in wanted:
-        missing = " ".join(f"+{each}" for each in V2_CONTROLLERS)
-        (MOUNT / "cgroup.subtree_control").write_text(missing)
-        wanted = list(V2_CONTROLLERS)
+    """Each controller is asked for on its own: a host may refuse one and give the others."""
     root = MOUNT / name
+    _enable(MOUNT)
     root.mkdir(exist_ok=True)
-    (root / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in wanted))
-    return CgroupTree(2, (root,))
+    _enable(root)
+    if "memory" in (root / "cgroup.subtree_control").read_text().split():
+        return CgroupTree(2, (root,))
+    root.rmdir()
+    return None
+
+
+def _enable(folder: Path) -> None:
+    """Give the groups below a group every controller that they can have."""
+    control = folder / "cgroup.subtree_control"
+    enabled = control.read_text().split()
+    for each in V2_CONTROLLERS:
+        if each not in enabled:
+            with contextlib.suppress(OSError):
+                control.write_text(f"+{each}")
 
 
 def set_limits(

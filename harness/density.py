@@ -13,14 +13,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import cgroup
 from harness.drivers.base import Instance
 from harness.errors import HarnessError
+from harness.ground import limit_instance_writing, made_folder, made_groups
 from harness.images.model import Image
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import ScheduledTrial
 from harness.probes import disk, ksm, memory, noise
-from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
+from harness.runner import (
+    Bench,
+    build_outcome,
+    build_spec,
+    describe_error,
+    find_remedy,
+    keep_logs,
+)
 from harness.units import format_bytes, format_seconds
 from harness.variants import parse_variant
 
@@ -81,11 +88,13 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
                 if end:
                     return
             except (HarnessError, OSError) as error:
+                logs = keep_logs(build_spec(step, bench).folder, bench.logs, step.trial)
                 yield replace(
                     outcome,
                     status="failed",
                     error=f"{driver.name} with {number} instances: {describe_error(error)}",
                     hint=find_remedy(error),
+                    details={"logs": logs},
                 )
                 return
 
@@ -181,13 +190,12 @@ def find_marks(outcome: Outcome) -> tuple[str, ...]:
 
 def _start_one(step: ScheduledTrial, bench: Bench, running: contextlib.ExitStack) -> Instance:
     """Start one instance more, to be stopped with the others."""
-    spec = build_spec(step, bench)
-    spec.folder.mkdir()
-    if bench.tree:
-        spec = replace(spec, cgroups=bench.tree.start(spec.name))
-        running.callback(cgroup.remove, spec.cgroups)
-        running.callback(cgroup.kill_processes, spec.cgroups)
     driver = bench.drivers[base_platform(step.platform)]
+    spec = build_spec(step, bench)
+    running.enter_context(made_folder(spec, driver))
+    spec = running.enter_context(made_groups(spec, bench.tree))
+    limit_instance_writing(spec, driver, bench.scratch)
     instance = running.enter_context(driver.start_instance(spec))
     instance.wait_ready()
+    limit_instance_writing(spec, driver, bench.scratch)
     return instance

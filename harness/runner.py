@@ -19,10 +19,9 @@ from harness.certificate import KEY, Condition, build_document, parse_conditions
 from harness.conditions import find_backing, read_conditions
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
+from harness.ground import check_kept, limit_instance_writing, made_folder, made_groups, set_cache
 from harness.images.model import Image
-from harness.isolation.quota import start_quota
 from harness.launch import build_launch
-from harness.limits import limit_writing
 from harness.model import (
     NO_ACCELERATOR,
     CacheState,
@@ -32,7 +31,7 @@ from harness.model import (
     build_phases,
 )
 from harness.plan import ScheduledTrial, Workload
-from harness.probes import disk, memory, noise, page_cache, panic, request
+from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
 from harness.probes.efficiency import WorkMeter
 from harness.probes.endings import explain_end
@@ -119,8 +118,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
         trial.measure()
     except (HarnessError, OSError) as error:
         notes.measurements.clear()
-        if not notes.details.get("logs"):
-            notes.details["logs"] = keep_logs(trial.spec.folder, bench.logs, scheduled.trial)
+        notes.details.setdefault("logs", [])
         outcome = replace(
             outcome, status="failed", error=describe_error(error), hint=find_remedy(error)
         )
@@ -208,54 +206,33 @@ class _Trial:
 
     def measure(self) -> None:
         _require_space(self.bench.scratch)
-        with self._made_folder():
-            self._measure_in_folder()
+        with made_folder(self.spec, self.driver) as refused:
+            self._measure_in_folder(refused)
 
-    @contextlib.contextmanager
-    def _made_folder(self) -> Iterator[None]:
-        """The instance's folder, on a file system of its own where that is its disk quota: not for
-        a machine, whose disk is its quota, nor where an engine has a store of its own."""
-        self.spec.folder.mkdir()
-        size = self.spec.disk
-        elsewhere = self.driver.daemon is not None or getattr(self.driver, "own_store", False)
-        if size is None or self.driver.kind == "vm" or elsewhere:
-            yield
-            return
-        with start_quota(self.spec.folder, size) as refused:
-            if refused:
-                self.notes.details["disk_quota"] = refused
-            try:
-                yield
-            except (HarnessError, OSError):  # what it left goes with its file system
-                logs = keep_logs(self.spec.folder, self.bench.logs, self.number)
-                self.notes.details["logs"] = logs
-                raise
-
-    def _measure_in_folder(self) -> None:
-        if self.bench.tree:
-            self.spec = replace(self.spec, cgroups=self.bench.tree.start(self.spec.name))
-        self._limit_writing()
+    def _measure_in_folder(self, refused: str) -> None:
+        if refused:
+            self.notes.details["disk_quota"] = refused
+        left: list[str] = []
         try:
-            self._set_cache()
-            before = noise.read_noise(read_clock())
-            try:
-                self._start_and_stop()
-            finally:
-                self._note_noise(before)
-        finally:
-            cgroup.kill_processes(self.spec.cgroups)
-            left = cgroup.remove(self.spec.cgroups)
+            with made_groups(self.spec, self.bench.tree, left) as self.spec:
+                self._limit_writing()
+                self._set_cache()
+                before = noise.read_noise(read_clock())
+                try:
+                    self._start_and_stop()
+                finally:
+                    self._note_noise(before)
+        except (HarnessError, OSError):  # what it left may go with its file system
+            self.notes.details["logs"] = keep_logs(self.spec.folder, self.bench.logs, self.number)
+            raise
         self._note_stop(left)
         self._delete()
         self.notes.measurements += self.bench.fixed.get((self.platform, self.spec.image.name), ())
 
     def _set_cache(self) -> None:
-        files, state = self.driver.files(self.spec.image), self.bench.cache
-        residency = page_cache.set_cache_state(files, state)
+        residency, marks = set_cache(self.driver, self.spec.image, self.bench.cache)
         self.notes.details["resident_share"] = round(residency.share, 6)
-        mark = page_cache.find_mark(residency, state)
-        if mark is not None:
-            self.notes.marks.append(mark)
+        self.notes.marks += marks
 
     def _note_noise(self, before: noise.Noise) -> None:
         """Mark what disturbed the trial, one that failed too: it may be why."""
@@ -265,21 +242,9 @@ class _Trial:
         if panic.has_panicked(self.spec.folder):
             self.notes.marks.append(panic.MARK)
         if self.bench.cache == "warm":
-            self._check_kept()
-
-    def _check_kept(self) -> None:
-        """Whether warm files stayed: what was evicted meanwhile was read from a disk.
-
-        Some platforms drop a file themselves once they have read it; that is no disturbance.
-        """
-        image = self.spec.image
-        list_dropped = getattr(self.driver, "list_dropped", lambda _: ())
-        dropped = set(list_dropped(image))
-        kept = [each for each in self.driver.files(image) if each not in dropped]
-        residency = page_cache.read_residency(kept)
-        self.notes.details["resident_share_after"] = round(residency.share, 6)
-        if mark := page_cache.find_mark(residency, "warm"):
-            self.notes.marks.append(mark)
+            residency, marks = check_kept(self.driver, self.spec.image)
+            self.notes.details["resident_share_after"] = round(residency.share, 6)
+            self.notes.marks += marks
 
     def _start_and_stop(self) -> None:
         available = memory.read_available()
@@ -303,11 +268,7 @@ class _Trial:
             self.ends = instance.ends
 
     def _limit_writing(self) -> None:
-        """In the instance's groups, those that its engine has made meanwhile too; QEMU limits a
-        guest's disk itself."""
-        if self.spec.io is not None and self.spec.limits and self.driver.kind != "vm":
-            places = [self.bench.scratch, self.spec.folder]
-            limit_writing(self.spec.cgroups, places, self.spec.io)
+        limit_instance_writing(self.spec, self.driver, self.bench.scratch)
 
     def _note_evidence(self, instance: Instance) -> None:
         """What the platform has to say of the trial, and the conditions that it ran under."""

@@ -48,7 +48,7 @@ from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
 from harness.store.needs import note_run
 from harness.variants import find_points, parse_variant
-from harness.work import build_work
+from harness.work import Work, build_work
 
 LOGS = "logs"
 _VM_PREFIX = "vm-"
@@ -252,8 +252,9 @@ def _run_trials(
     judge: Judge | None,
 ) -> None:
     with open_store(order, manifest) as store:
-        done = {outcome.trial for outcome in store.read_outcomes()}
-        work = build_work(order.plan, bench, done, listener.say)
+        work = build_work(order.plan, bench, listener.say)
+        done = {outcome.trial for outcome in drop_unfinished(store, work, listener.say)}
+        work = replace(work, done=frozenset(done))
         blocks = order.plan.blocks if judge is None else find_next_look(0, order.plan.blocks)
         listener.start(work.count(blocks), len(done))
         pace = Pace(
@@ -263,16 +264,28 @@ def _run_trials(
             told=lambda more: listener.extend(work.count(more)),
         )
         stored = len(done)
-        for outcome in work.run(pace):
-            store.append(outcome)
-            listener.advance(outcome)
-            stored += 1
+        for outcomes in work.run(pace):
+            store.append(*outcomes)
+            stored += len(outcomes)
+            for outcome in outcomes:
+                listener.advance(outcome)
         listener.extend(stored)
         ending = pace.conclude()
         found = build_certificate(store.read_outcomes(), manifest)
         certificate = build_certificate_report(found)
         store.update_manifest({"ending": asdict(ending), "certificate": certificate})
         _say_ending(ending, listener.say)
+
+
+def drop_unfinished(store: Store, work: Work, say: Callable[[str], None]) -> list[Outcome]:
+    """What is stored already, without a density series or storm that was interrupted: such a one
+    begins anew."""
+    outcomes = store.read_outcomes()
+    if count := work.count_unfinished(outcomes):
+        last = outcomes[-1]
+        say(f"begins anew, as it was interrupted: {last.workload} {count} times on {last.platform}")
+        store.drop_last(count)
+    return outcomes[: len(outcomes) - count]
 
 
 def _say_ending(ending: Ending, say: Callable[[str], None]) -> None:

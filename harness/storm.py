@@ -14,19 +14,28 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import statistics
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from harness import cgroup
 from harness.density import DISK_RESERVE, PIDS_RESERVE, find_marks
-from harness.drivers.base import Driver, InstanceSpec
+from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
+from harness.ground import (
+    check_kept,
+    limit_instance_writing,
+    made_folder,
+    made_groups,
+    set_cache,
+)
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import Plan, ScheduledTrial, runs_on
-from harness.probes import memory, noise, page_cache
+from harness.probes import memory, noise
 from harness.probes.endings import explain_end
 from harness.runner import (
     Bench,
@@ -124,6 +133,12 @@ def _find_workloads(plan: Plan, drivers: Mapping[str, Driver]) -> dict[str, str]
     return found
 
 
+def count_starts(outcome: Outcome) -> int:
+    """How many outcomes the storm of one of its starts has; one for a storm that was refused."""
+    told = outcome.details.get(STORM)
+    return 1 if not isinstance(told, Mapping) or "refused" in told else outcome.instances
+
+
 # ---- one storm -------------------------------------------------------------------------------
 
 
@@ -136,20 +151,26 @@ def run_storm(storm: Storm, bench: Bench) -> Iterator[Outcome]:
     count, limit = find_room(storm, bench)
     asked = len(storm.arrivals)
     if count < min(asked, LEAST):
-        told = {"kind": storm.phase, "asked": asked, "refused": limit}
-        yield replace(build_outcome(storm.first, bench), instances=asked, details={STORM: told})
+        refused = {"kind": storm.phase, "asked": asked, "refused": limit}
+        yield replace(build_outcome(storm.first, bench), instances=asked, details={STORM: refused})
         return
-    told = {"kind": storm.phase, "asked": asked, **({"cut": limit} if count < asked else {})}
+    told: dict[str, object] = {"kind": storm.phase, "asked": asked}
+    told |= {"cut": limit} if count < asked else {}
     driver = bench.drivers[base_platform(storm.first.platform)]
     image = build_spec(storm.first, bench).image
-    page_cache.set_cache_state(driver.files(image), bench.cache)
+    residency, marks = set_cache(driver, image, bench.cache)
+    told |= {"resident_share": round(residency.share, 6)}
     crowd = _Crowd(driver, bench, [_build_start(storm, bench, each) for each in range(count)])
     outcome = build_outcome(storm.first, bench)
     before = noise.read_noise(read_clock())
     crowd.run()
     after = noise.read_noise(read_clock())
-    marks = noise.find_marks(before, after, told=driver.daemon is None)
-    yield from _build_outcomes(crowd, storm, outcome, told, marks)
+    marks += noise.find_marks(before, after, told=driver.daemon is None)
+    if bench.cache == "warm":
+        residency, evicted = check_kept(driver, image)
+        told |= {"resident_share_after": round(residency.share, 6)}
+        marks += evicted
+    yield from _build_outcomes(crowd, storm, outcome, told, list(dict.fromkeys(marks)))
 
 
 def find_room(storm: Storm, bench: Bench) -> tuple[int, str]:
@@ -169,6 +190,11 @@ def find_room(storm: Storm, bench: Bench) -> tuple[int, str]:
         )
         // _PIDS_EACH,
     }
+    if spec.disk is not None:
+        rooms[
+            f"each may write {format_bytes(spec.disk)}, and {format_bytes(DISK_RESERVE)} of disk "
+            "are left free"
+        ] = free // spec.disk
     if free < 0:
         rooms[f"less than {format_bytes(DISK_RESERVE)} of disk are free"] = 0
     limit = min(rooms, key=lambda name: rooms[name])
@@ -187,6 +213,10 @@ class _Start:
     milestones: dict[str, int] = field(default_factory=dict)
     accelerator: str = "none"
     error: HarnessError | OSError | None = None
+    instance: Instance | None = None
+    details: dict[str, object] = field(default_factory=dict)
+    broken: BaseException | None = None
+    """What no start may end with: a defect, which ends the run."""
     logs: list[str] = field(default_factory=list)
 
 
@@ -225,6 +255,9 @@ class _Crowd:
             for start in self.starts:
                 start.settled.wait()
             self.cpu = time.process_time() - used
+            for start in self.starts:
+                if start.broken is not None:
+                    raise start.broken
         except BaseException:
             self.called_off = True
             raise
@@ -238,6 +271,7 @@ class _Crowd:
         for start in self.starts:
             if self.called_off and not start.settled.is_set():
                 cgroup.kill_processes(start.spec.cgroups)
+                _kill_instance(start.instance)
         deadline = time.monotonic() + _STOP_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()) if self.called_off else None)
@@ -245,43 +279,45 @@ class _Crowd:
     def _live(self, start: _Start) -> None:
         """The whole life of an instance, in its thread."""
         try:
-            with contextlib.ExitStack() as life:
-                spec = self._prepare(start, life)
+            with made_folder(start.spec, self.driver) as refused:
+                if refused:
+                    start.details["disk_quota"] = refused
                 try:
-                    self._keep_running(start, spec)
-                except TrialError as error:  # its groups still tell what ended it
-                    raise explain_end(error, spec, self.driver.kind, late=False).error from error
+                    self._live_in_folder(start)
+                except (HarnessError, OSError):  # what it left may go with its file system
+                    start.logs = keep_logs(start.spec.folder, self.bench.logs, start.step.trial)
+                    raise
         except (HarnessError, OSError) as error:
             start.error = error
+        except BaseException as error:  # raised again where all threads are waited for
+            start.broken = error
         finally:
             start.waiting.set()
             start.settled.set()
-            if start.error is not None:
-                start.logs = keep_logs(start.spec.folder, self.bench.logs, start.step.trial)
             shutil.rmtree(start.spec.folder, ignore_errors=True)
+
+    def _live_in_folder(self, start: _Start) -> None:
+        """A machine's QEMU gets no group: to be started in one, this whole process has to enter it,
+        and that can be in one place only. Its memory and CPUs are limited by what they are.
+        """
+        tree = None if self.driver.kind == "vm" else self.bench.tree
+        with made_groups(start.spec, tree) as start.spec:
+            limit_instance_writing(start.spec, self.driver, self.bench.scratch)
+            spec = replace(start.spec, gate=lambda: self._wait_turn(start))
+            try:
+                self._keep_running(start, spec)
+            except TrialError as error:  # its groups still tell what ended it
+                raise explain_end(error, spec, self.driver.kind, late=False).error from error
 
     def _keep_running(self, start: _Start, spec: InstanceSpec) -> None:
         with self.driver.start_instance(spec) as instance:
+            start.instance = instance
             start.accelerator = instance.accelerator
             instance.wait_ready()
             start.milestones = dict(instance.milestones)
+            limit_instance_writing(spec, self.driver, self.bench.scratch)
             start.settled.set()
             self.over.wait()
-
-    def _prepare(self, start: _Start, life: contextlib.ExitStack) -> InstanceSpec:
-        """What comes before the driver's own preparation.
-
-        A machine's QEMU gets no group: to be started in one, this whole process has to enter it,
-        and that can be in one place only. Its memory and CPUs are limited by what they are.
-        """
-        start.spec.folder.mkdir()
-        spec = replace(start.spec, gate=lambda: self._wait_turn(start))
-        if self.bench.tree and self.driver.kind != "vm":
-            spec = replace(spec, cgroups=self.bench.tree.start(spec.name))
-            life.callback(cgroup.remove, spec.cgroups)
-            life.callback(cgroup.kill_processes, spec.cgroups)
-        start.spec = replace(start.spec, cgroups=spec.cgroups)
-        return spec
 
     def _wait_turn(self, start: _Start) -> None:
         """The gate: sleep until the intended start."""
@@ -292,6 +328,17 @@ class _Crowd:
         due = self.begin + round(start.due * _NANOSECONDS)
         while (left := due - read_clock()) > 0:
             time.sleep(left / _NANOSECONDS)
+
+
+def _kill_instance(instance: Instance | None) -> None:
+    """What has no groups to be killed by: a machine of this host."""
+    if instance is None:
+        return
+    processes = instance.processes()
+    if processes.proc == Path("/proc") and not processes.elsewhere:
+        for pid in processes.inside:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 # ---- what it showed --------------------------------------------------------------------------
@@ -309,7 +356,7 @@ def _build_outcomes(
     common = _describe(crowd, timings, told)
     whole = build_whole(timings, len(crowd.starts), storm.phase)
     for start in crowd.starts:
-        details: dict[str, object] = {STORM: {**common, "due_s": round(start.due, 6)}}
+        details = {STORM: {**common, "due_s": round(start.due, 6)}, **start.details}
         each = replace(
             outcome,
             trial=start.step.trial,

@@ -6,10 +6,10 @@ where the blocks end: a run that goes on later finds the same ones.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.density import CONTAINER_FACTOR, run_density
+from harness.density import CONTAINER_FACTOR, ENDED, run_density
 from harness.drivers.base import Driver
 from harness.minimum import build_searches, run_search
 from harness.model import Outcome, base_platform
@@ -25,7 +25,7 @@ from harness.plan import (
     walk_schedule,
 )
 from harness.runner import Bench, run_schedule
-from harness.storm import Storm, build_storms, run_storm
+from harness.storm import Storm, build_storms, count_starts, run_storm
 
 STARTS = 20
 """About so many starts has a search; what it takes is guessed from the longest block."""
@@ -43,8 +43,8 @@ class Work:
     searches: Sequence[ScheduledTrial]
     moves: Sequence[Move]
     storms: Sequence[Storm]
-    done: frozenset[int]
     say: Callable[[str], None]
+    done: frozenset[int] = frozenset()
 
     def count(self, blocks: int) -> int:
         """How many trials there are with so many measured blocks."""
@@ -54,13 +54,24 @@ class Work:
         rest = steps + len(self.searches) + len(self.moves) + starts
         return (self.plan.warmup + blocks) * arms + rest
 
-    def run(self, pace: Pace) -> Iterator[Outcome]:
-        """Do it as far as ``pace`` and its budget allow; what they do not is noted there."""
+    def run(self, pace: Pace) -> Iterator[Sequence[Outcome]]:
+        """Do it as far as ``pace`` and its budget allow; what they do not is noted there.
+
+        Outcomes come together where one means nothing without the others: those of a storm.
+        """
+        for outcome in self._run_before_storms(pace):
+            yield (outcome,)
+        each = self._guess_trial(pace)
+        for storm in self.storms:
+            if self._may_begin(storm.first, "storm", pace, len(storm.arrivals) * each):
+                yield tuple(pace.budget.watch("storm", run_storm(storm, self.bench)))
+
+    def _run_before_storms(self, pace: Pace) -> Iterator[Outcome]:
         budget, bench = pace.budget, self.bench
         blocks = (tuple(filter(self._is_left, block)) for block in walk_schedule(self.plan))
         for block in pace.choose_blocks(blocks):
             yield from budget.watch("block", run_schedule(block, bench))
-        each = budget.longest.get("block", 0.0) / max(1, self._count_arms())
+        each = self._guess_trial(pace)
         for first, count in self.series:
             if self._may_begin(first, "density series", pace, (count + 1) * each):
                 yield from budget.watch("density series", run_density(first, count, bench))
@@ -69,9 +80,27 @@ class Work:
                 found = (run_search(each, bench) for each in (search,))
                 yield from budget.watch("search for the smallest memory", found)
         yield from self._run_moves(pace)
+
+    def _guess_trial(self, pace: Pace) -> float:
+        """How long a trial is likely to take, in seconds, by the longest block."""
+        return pace.budget.longest.get("block", 0.0) / max(1, self._count_arms())
+
+    def count_unfinished(self, outcomes: Sequence[Outcome]) -> int:
+        """How many of the last outcomes are a part of a density series or storm that was
+        interrupted: it would pass for a smaller one."""
+        if not outcomes:
+            return 0
+        last = outcomes[-1]
+        for first, count in self.series:
+            numbers = range(first.trial, first.trial + count + 1)
+            if last.trial in numbers and ENDED not in last.details and last.status == "ok":
+                return sum(each.trial in numbers for each in outcomes)
         for storm in self.storms:
-            if self._may_begin(storm.first, "storm", pace, len(storm.arrivals) * each):
-                yield from budget.watch("storm", run_storm(storm, bench))
+            numbers = range(storm.first.trial, storm.first.trial + len(storm.arrivals))
+            stored = sum(each.trial in numbers for each in outcomes)
+            if last.trial in numbers and stored < count_starts(last):
+                return stored
+        return 0
 
     def _run_moves(self, pace: Pace) -> Iterator[Outcome]:
         left = [each for each in self.moves if each.scheduled.trial not in self.done]
@@ -99,14 +128,14 @@ class Work:
         return False
 
 
-def build_work(plan: Plan, bench: Bench, done: Collection[int], say: Callable[[str], None]) -> Work:
-    """What a run has to do, in the order in which it is numbered."""
+def build_work(plan: Plan, bench: Bench, say: Callable[[str], None]) -> Work:
+    """All that a run has to do, in the order in which it is numbered."""
     series = build_series(plan, bench.drivers)
     number = find_next(plan, series)
     searches = build_searches(plan, bench.drivers, number, grouped=bench.tree is not None)
     moves = build_moves(plan, bench.drivers, number + len(searches))
     storms = build_storms(plan, bench.drivers, number + len(searches) + len(moves))
-    return Work(plan, bench, series, searches, choose_moves(moves), storms, frozenset(done), say)
+    return Work(plan, bench, series, searches, choose_moves(moves), storms, say)
 
 
 def runs_here(scheduled: ScheduledTrial, bench: Bench) -> bool:

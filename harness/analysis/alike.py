@@ -47,7 +47,12 @@ def build_sentences(results: Results) -> list[str]:
 
 def is_unlimited(results: Results) -> bool:
     """Whether the host gave the run no control groups, so that only machines had limits."""
-    return bool(get_list(get_mapping(results.manifest, DIFFER), UNLIMITED))
+    return bool(list_unlimited(results))
+
+
+def list_unlimited(results: Results) -> list[str]:
+    """The dimensions in which nothing but machines had limits."""
+    return [str(name) for name in get_list(get_mapping(results.manifest, DIFFER), UNLIMITED)]
 
 
 def build_tables(results: Results) -> list[Table]:
@@ -94,13 +99,27 @@ def _build_verdict(results: Results, platform: str, workload: str) -> Cell:
     if reference is None or (reference, workload) not in results.certificate.conditions:
         return Cell(ABSENT)
     found = results.certificate.find_differences(platform, reference, workload)
-    names = ", ".join(each.dimension for each in found)
     if results.certificate.find_refusal(platform, reference, workload):
         allowed = results.certificate.find_allowed(platform, reference)
         refused = ", ".join(each.dimension for each in found if each.dimension not in allowed)
         return Cell("refused", f"not alike in {refused}", "doubt")
-    why = "for want of control groups" if is_unlimited(results) else "which is the point"
-    return Cell("given", f"{names} differs, {why}" if found else "all alike")
+    return Cell("given", _say_allowed(results, [each.dimension for each in found], platform))
+
+
+def _say_allowed(results: Results, differing: Sequence[str], platform: str) -> str:
+    """Why there is a ratio though these dimensions differ."""
+    stated = (results.certificate.stated or {}).get(platform, frozenset())
+    forced = {name for name in list_unlimited(results) if name not in stated}
+    reasons = {
+        "which is the point": [name for name in differing if name not in forced],
+        "for want of control groups": [name for name in differing if name in forced],
+    }
+    said = [
+        f"{', '.join(names)} differ{'s' if len(names) == 1 else ''}, {why}"
+        for why, names in reasons.items()
+        if names
+    ]
+    return "; ".join(said) or "all alike"
 
 
 def _say_equal(results: Results, platform: str, workload: str, equal: Sequence[str]) -> str:

@@ -67,16 +67,22 @@ class Storms:
 
 
 def list_storms(results: Results) -> list[Storms]:
-    """Every kind of storm that was run, in the order of the report: bursts first."""
+    """Every kind of storm that was run, in the order of the report: bursts first. Not those of
+    which an interrupted run has only a part: they would pass for smaller ones."""
     found: dict[tuple[str, str, str, int], dict[int, list[Outcome]]] = {}
     for outcome in results.outcomes:
         told = outcome.details.get(_STORM)
         if isinstance(told, Mapping) and "refused" not in told:
             key = (outcome.platform, outcome.workload, str(told["kind"]), outcome.instances)
             found.setdefault(key, {}).setdefault(outcome.block, []).append(outcome)
+    whole = {
+        key: {number: starts for number, starts in blocks.items() if len(starts) == key[-1]}
+        for key, blocks in found.items()
+    }
     storms = [
         Storms(*key, [_read_once(blocks[each]) for each in sorted(blocks)], _find_cut(blocks))
-        for key, blocks in found.items()
+        for key, blocks in whole.items()
+        if blocks
     ]
     order = {name: place for place, name in enumerate(results.platforms)}
     return sorted(storms, key=lambda each: (each.kind != BURST, each.kind, order[each.platform]))

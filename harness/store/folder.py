@@ -51,9 +51,13 @@ class Store:
             read_journal(folder / JOURNAL)  # damage is an error before anything is appended
         return cls(folder, manifest, Journal(folder / JOURNAL, str(manifest["run_id"])))
 
-    def append(self, outcome: Outcome) -> None:
-        """Record one finished trial; returns when it is on the disk."""
-        self.journal.append(outcome)
+    def append(self, *outcomes: Outcome) -> None:
+        """Record finished trials together; returns when they are on the disk."""
+        self.journal.append(*outcomes)
+
+    def drop_last(self, count: int) -> None:
+        """Take the last ``count`` trials away again, to begin anew what they are a part of."""
+        self.journal.drop_last(count)
 
     def read_outcomes(self) -> list[Outcome]:
         """Every trial recorded so far."""

@@ -45,9 +45,18 @@ class Journal:
             self._file.close()
             raise
 
-    def append(self, outcome: Outcome) -> None:
-        """Add one trial and return when it is on the disk. Raises HostError if it cannot be."""
-        self._write(encode_outcome(outcome))
+    def append(self, *outcomes: Outcome) -> None:
+        """Add trials, more than one at once where they belong together, and return when they are
+        on the disk. Raises HostError if they cannot be."""
+        self._write(b"".join(map(encode_outcome, outcomes)))
+
+    def drop_last(self, count: int) -> None:
+        """Cut off the last ``count`` trials: they belong to something that did not come to its
+        end and begins anew."""
+        lines = self._read()[: self._end].splitlines(keepends=True)
+        self._end -= sum(map(len, lines[len(lines) - count :]))
+        os.ftruncate(self._file.fileno(), self._end)
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Let go of the file and its lock. Safe to call twice."""

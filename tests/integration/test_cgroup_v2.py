@@ -22,7 +22,10 @@ sys.modules["harness.paths"].cache_dir = None
 module = types.ModuleType("cgroup")
 sys.modules["cgroup"] = module
 exec(compile(sys.argv[1], "cgroup.py", "exec"), module.__dict__)
-seen = {"home": module._read_homes([module.MOUNT / "x"]) == [module.MOUNT]}
+control = module.MOUNT / "cgroup.subtree_control"
+control.write_text("+memory +pids")  # as some hosts have it: no quota of CPU time yet
+seen = {"before": control.read_text().split()}
+seen["home"] = module._read_homes([module.MOUNT / "x"]) == [module.MOUNT]
 tree = module.find_tree("guest")
 folders = tree.start("one")
 module.set_limits(folders, 64 << 20, 0.5)
@@ -45,6 +48,9 @@ seen["kills"] = module.read_oom_kills(folders)
 module.kill_processes(folders)
 seen["child"] = child.wait(10)
 seen["left"] = module.remove(folders) + module.remove(tree.roots)
+control.write_text("-memory")
+module.V2_CONTROLLERS = ("cpu", "pids")  # a host that gives no account of memory
+seen["without"] = module.find_tree("none") is None and not (module.MOUNT / "harness-none").exists()
 print("SEEN" + json.dumps(seen), flush=True)
 print("DONE", flush=True)
 """
@@ -82,6 +88,7 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
     line = next(line for line in output.splitlines() if line.startswith("SEEN"))
     seen: dict[str, Any] = json.loads(line.removeprefix("SEEN"))
     assert seen == {
+        "before": ["memory", "pids"],
         "home": True,
         "version": 2,
         "back": "0::/",
@@ -95,4 +102,5 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
         "kills": 1,
         "child": -9,
         "left": [],
+        "without": True,
     }

@@ -1,7 +1,9 @@
 """Density for real: two hundred containers and twenty machines, one after another, all running."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,28 @@ def test_a_series_ends_before_it_takes_of_the_reserve(tmp_path: Path) -> None:
     assert machines.end.startswith("one more could leave less than")
     journal = (tmp_path / "r/journal.jsonl").read_text().splitlines()[1:]
     assert {json.loads(line)["status"] for line in journal} == {"ok"}, "an end is no failure"
+
+
+def test_loaded_instances_are_counted_on_their_own_and_take_the_cpus(tmp_path: Path) -> None:
+    """Each of a loaded series works on; its limits are those of an ordinary trial."""
+    more = (
+        'platforms = ["namespace"]\ndensity = 1\ndensity_load = ["idle", "loaded"]\n'
+        'io = "64MiB"\ndisk = "32MiB"\n'
+    )
+    results = run_plan(tmp_path, more)
+    found = {each.workload: (each.counts[-1], each.end) for each in list_series(results)}
+    assert found == {"noop": (8, "all were started"), "steady": (8, "all were started")}
+    idle, loaded = (
+        [each for each in results.outcomes if "pressure" in each.details and each.workload == name]
+        for name in ("noop", "steady")
+    )
+    assert [each.error for each in (*idle, *loaded)] == [None] * 18
+    waited = [read_cpu_pressure(series[-1].details) for series in (idle, loaded)]
+    assert waited[0] < waited[1], "tasks wait for the CPUs that loaded instances use"
+    assert "`steady`" in (tmp_path / "r/report.md").read_text()
+
+
+def read_cpu_pressure(details: Mapping[str, Any]) -> float:
+    share = details["pressure"]["cpu"]
+    assert isinstance(share, float)
+    return share

@@ -121,6 +121,27 @@ def test_a_start_that_fails_is_an_outcome_and_the_others_go_on(tmp_path: Path) -
     assert sum("storm.rate" in read_rows(each) for each in starts) == 0
 
 
+WRITER = (
+    "dd if=/dev/zero of=/var/tmp/big bs=1M count=40 2>/dev/null && exit 7; "
+    "dd if=/dev/zero of=/var/tmp/one bs=1M count=1 conv=fsync 2>/dev/null; exit 0"
+)
+
+
+def test_limits_of_writing_hold_in_a_storm_and_its_report_has_its_quantiles(
+    tmp_path: Path,
+) -> None:
+    """Forty MiB do not fit into 32, whoever starts them; six bursts have a median of their own."""
+    more = 'platforms = ["namespace"]\ndisk = "32MiB"\nio = "64MiB"\nstorm = 2\nstorm_repeats = 6\n'
+    starts = run_storms(tmp_path, more, WRITER)
+    assert [each["error"] for each in starts] == [None] * 12
+    assert all("disk_quota" not in each["details"] for each in starts)
+    page = (tmp_path / "r/report.md").read_text()
+    row = next(line for line in page.splitlines() if "burst of 2" in line)
+    disturbed = any("outside-load" in each["marks"] for each in starts)
+    assert disturbed or "ms" in row or " s" in row
+    assert "20 starts are needed in a storm, 2 were made" in row
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_end_of_a_run_in_mid_storm_leaves_nothing(number: int, tmp_path: Path) -> None:
     plan = write_plan(tmp_path, 'platforms = ["namespace"]\nstorm = 8\n', ENDLESS)

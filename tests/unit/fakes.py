@@ -124,6 +124,7 @@ class FakeDriver:
     def _start(self, spec: InstanceSpec) -> Iterator[FakeInstance]:
         instance = FakeInstance(spec, self.problem(spec), self.accelerator)
         instance.printed, instance.seen = self.printed, self.seen
+        spec.gate()
         self.started.append(instance)
         (spec.folder / "upper").mkdir()
         (spec.folder / "upper" / "written").write_bytes(b"x" * 10_000)

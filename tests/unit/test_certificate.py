@@ -217,6 +217,27 @@ def test_the_plan_can_say_that_the_difference_is_the_point(tmp_path: Path) -> No
     assert "no control groups" not in text
 
 
+def test_only_what_control_groups_limit_is_said_to_differ_for_want_of_them(
+    tmp_path: Path,
+) -> None:
+    """The network of a baseline differs by nature, and a variant's memory by its name."""
+    bare = {**ALIKE, "memory": Condition(NONE, "no control groups here")}
+    other = {**bare, "network": Condition("host")}
+    points = {
+        "plan": ["cpus", "memory"],
+        "platforms": {"runc": ["network"]},
+        "unlimited": ["cpus", "memory"],
+    }
+    conclude(tmp_path / "r", {"namespace": bare, "runc": other, "vm-direct": ALIKE}, points)
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "given; network differs, which is the point" in text
+    assert "given; memory differs, for want of control groups" in text
+    own = {**points, "platforms": {"runc": ["network"], "vm-direct": ["memory"]}}
+    conclude(tmp_path / "own", {"namespace": bare, "runc": other, "vm-direct": ALIKE}, own)
+    text = (tmp_path / "own" / "report.md").read_text()
+    assert "given; memory differs, which is the point" in text
+
+
 def test_without_control_groups_machines_are_compared_and_a_warning_says_so(
     tmp_path: Path,
 ) -> None:

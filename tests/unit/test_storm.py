@@ -11,17 +11,31 @@ import pytest
 
 from harness.analysis.plots.storm import draw_storms
 from harness.analysis.results import load_results
-from harness.analysis.storm import Once, Storms, build_storms, find_quantile, find_rate
+from harness.analysis.storm import (
+    Once,
+    Storms,
+    build_storms,
+    find_quantile,
+    find_rate,
+    list_storms,
+)
+from harness.density import run_density
+from harness.drivers.base import InstanceSpec
 from harness.errors import InputError
+from harness.images.model import Image, Packing
 from harness.model import Measurement, Outcome
+from harness.plan import ScheduledTrial
 from harness.plan_file import read_plan
 from harness.probes.ksm import Merging, find_fault, read_merging, wait_settled
+from harness.runner import Bench, run_schedule
 from harness.store import Store, write_samples
-from harness.storm import build_arrivals, build_whole, is_late
+from harness.storm import Storm, build_arrivals, build_whole, find_room, is_late, run_storm
 from harness.storm import build_storms as schedule
 from harness.units import parse_rate
+from harness.work import Work
 from tests.unit.fakes import FakeDriver
 from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes
+from tests.unit.test_runner import build_bench
 
 # ---- before a storm ----------------------------------------------------------------------------
 
@@ -171,6 +185,97 @@ def test_a_storm_is_shown_with_its_cut_and_is_no_trial_of_a_block(tmp_path: Path
     assert draw_storms(results) is not None
     assert results.find("vm-direct", "noop", "storm.ready", "burst") is None
     assert not any("storm" in outcome.details for outcome in results.measured)
+
+
+def test_a_part_of_a_storm_is_no_smaller_storm(tmp_path: Path) -> None:
+    plan = Synthetic(workloads=("noop",))
+    starts = build_storm_outcomes(25)
+    with Store.create(tmp_path / "r", build_manifest(plan)) as store:
+        store.append(*build_outcomes(plan), *starts[:-5])
+    write_samples(tmp_path / "r")
+    (found,) = list_storms(load_results(tmp_path / "r"))
+    assert (found.starts, len(found.storms)) == (25, 5), "the sixth has twenty of its starts"
+    with Store.create(tmp_path / "s", build_manifest(plan)) as store:
+        store.append(*build_outcomes(plan), *starts[:5])
+    write_samples(tmp_path / "s")
+    assert list_storms(load_results(tmp_path / "s")) == []
+
+
+# ---- in a storm, with a driver that follows a script -------------------------------------------
+
+
+def build_crowd_bench(folder: Path, driver: FakeDriver) -> Bench:
+    bench = build_bench(folder, driver)
+    image = Image("tiny", "sha256:0", folder, {"tree": Packing("tree", folder / "tree", 1, 1)})
+    return replace(bench, images={"tiny": image})
+
+
+def build_burst(count: int) -> Storm:
+    return Storm(ScheduledTrial(0, 7, 0, "namespace", "noop", warmup=False), (0.0,) * count)
+
+
+def test_a_defect_in_one_start_ends_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+    def break_third(spec: InstanceSpec) -> None:
+        if spec.name.endswith("-9"):
+            raise ZeroDivisionError("a defect")
+
+    driver = FakeDriver(problem=break_third)
+    bench = build_crowd_bench(tmp_path, driver)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        list(run_storm(build_burst(4), bench))
+    assert all(instance.stopped for instance in driver.started)
+    assert list(bench.scratch.iterdir()) == []
+
+
+def test_a_storm_has_the_mark_of_a_cache_that_is_not_as_asked(tmp_path: Path) -> None:
+    """A file that is mapped cannot be evicted."""
+    file = tmp_path / "image"
+    file.write_bytes(b"x" * (1 << 20))
+    bench = build_crowd_bench(tmp_path, FakeDriver(watched=[file]))
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert len(mapped[:]) == 1 << 20
+        cold = list(run_storm(build_burst(2), replace(bench, cache="cold")))
+    assert all("cache-not-cold" in each.marks for each in cold)
+    told = cold[0].details["storm"]
+    assert isinstance(told, dict) and told["resident_share"] > 0.05
+    warm = list(run_storm(build_burst(2), bench))
+    assert all("cache-not-warm" not in each.marks for each in warm)
+
+
+def test_a_storm_takes_nothing_of_the_disk_reserve(tmp_path: Path) -> None:
+    bench = build_crowd_bench(tmp_path, FakeDriver())
+    count, limit = find_room(build_burst(4), replace(bench, disk=1 << 45, memory=1))
+    assert (count, limit) == (0, "each may write 32768 GiB, and 1 GiB of disk are left free")
+
+
+# ---- going on ----------------------------------------------------------------------------------
+
+
+def test_a_storm_or_series_of_which_a_part_is_stored_begins_anew(tmp_path: Path) -> None:
+    bench = build_crowd_bench(tmp_path, FakeDriver())
+    first = ScheduledTrial(0, 2, 0, "namespace", "noop", warmup=False)
+    plan = read_plan(None, {"platforms": ("namespace",), "workloads": ("noop",)}, new_seed=1)
+    work = Work(plan, bench, [(first, 3)], [], [], [build_burst(4)], lambda _: None)
+    steps = list(run_density(first, 3, bench))
+    starts = list(run_storm(build_burst(4), bench))
+    (trial,) = run_trials(bench)
+    assert work.count_unfinished([]) == work.count_unfinished([trial]) == 0
+    assert work.count_unfinished([trial, *steps]) == 0
+    assert work.count_unfinished([trial, *steps[:3]]) == 3
+    assert work.count_unfinished([trial, *steps, *starts]) == 0
+    assert work.count_unfinished([trial, *steps, *starts[:3]]) == 3
+    refused = replace(starts[0], details={"storm": {"refused": "no room"}})
+    assert work.count_unfinished([trial, *steps, refused]) == 0
+    with Store.create(tmp_path / "r", build_manifest(Synthetic())) as store:
+        store.append(trial, *steps, *starts[:3])
+        store.drop_last(3)
+        store.append(*starts)
+        numbers = [each.trial for each in store.read_outcomes()]
+    assert numbers == [0, 2, 3, 4, 5, 7, 8, 9, 10]
+
+
+def run_trials(bench: Bench) -> list[Outcome]:
+    return list(run_schedule([ScheduledTrial(0, 0, 0, "namespace", "noop", warmup=False)], bench))
 
 
 # ---- same-page merging -------------------------------------------------------------------------
