@@ -24,12 +24,18 @@ def measure_containers(repeats: int = 30) -> Samples:
     image = require_image("tiny", print)
     starter = build_programs().starter
     with tempfile.TemporaryDirectory() as folder:
-        reference = Path(folder) / "reference"
-        command = build_compile(require_compiler(), REFERENCE, reference)
-        run_command([*command, f"-I{SOURCES}", "-Wno-unused-function"], timeout=60)
+        reference = build_reference(Path(folder))
         return run_interleaved(
             lambda run_id: build_measures(run_id, image, starter, reference), repeats
         )
+
+
+def build_reference(folder: Path) -> Path:
+    """The C program, built into a folder."""
+    reference = folder / "reference"
+    command = build_compile(require_compiler(), REFERENCE, reference)
+    run_command([*command, f"-I{SOURCES}", "-Wno-unused-function"], timeout=60)
+    return reference
 
 
 def build_measures(
@@ -51,12 +57,12 @@ def build_measures(
         return (stamps["ready"] - stamps["request"]) / 1e9
 
     def run_reference(number: int) -> float:
-        parts = _make_folders(scratch / f"c{number}")
+        parts = make_folders(scratch / f"c{number}")
         return time_command([reference, image.tree, *parts, "/bin/true"])
 
     def run_crun(number: int) -> float:
         bundle = scratch / f"r{number}"
-        upper, work, root, _ = _make_folders(bundle)
+        upper, work, root, _ = make_folders(bundle)
         linux.mount(
             "overlay", root, "overlay", 0, f"lowerdir={image.tree},upperdir={upper},workdir={work}"
         )
@@ -69,7 +75,8 @@ def build_measures(
     return {"namespace": start_namespace, "reference": run_reference, "crun": run_crun}
 
 
-def _make_folders(parent: Path) -> tuple[Path, Path, Path, Path]:
+def make_folders(parent: Path) -> tuple[Path, Path, Path, Path]:
+    """What an overlay needs, below a new folder: upper, work, merged, run."""
     folders = tuple(parent / name for name in ("upper", "work", "merged", "run"))
     for folder in folders:
         folder.mkdir(parents=True)
