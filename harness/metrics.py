@@ -91,7 +91,8 @@ _TABLE = (
     Metric("storm.late", "startup", "s", None, False,
            "From the intended start of an instance to its request: what the generator of the "
            "storm adds, a part of storm.ready",
-           "host CLOCK_MONOTONIC; one thread for each instance, asleep until its start is due"),
+           "host CLOCK_MONOTONIC; the starter of each instance waits until its start is due (for a "
+           "machine and a Docker container a thread of its own)"),
     Metric("storm.rate", "startup", "1/s", False, False,
            "Starts per second and core: a burst's instances over the time until the last of them "
            "is ready and the CPUs of the host; none where one failed",

@@ -25,6 +25,12 @@ def read_clock() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
+def sleep_until(due: int) -> None:
+    """Sleep until a moment of the one clock, in nanoseconds."""
+    while (left := due - read_clock()) > 0:
+        time.sleep(left / _NANOSECONDS)
+
+
 def build_records(records: Sequence[tuple[str, str]]) -> bytes:
     """NUL-terminated ``key=value`` records, the form of every request and of the agent's spec."""
     for key, value in records:
@@ -117,9 +123,9 @@ class Starter:
         """
         self._request([("verb", "watch"), ("name", name), ("path", str(path))])
 
-    def go(self) -> None:
-        """Start what was prepared."""
-        self._request([("verb", "go")])
+    def go(self, due: int = 0) -> None:
+        """Start what was prepared, now or at ``due`` (CLOCK_MONOTONIC ns)."""
+        self._request([("verb", "go"), *([("due", str(due))] if due else [])])
 
     def send(self, line: str) -> None:
         """Send one line to the agent."""

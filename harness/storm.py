@@ -1,9 +1,10 @@
 """What many starts at once do to each: a closed burst, and arrivals at a stated rate.
 
 Every instance has a thread of its own, which prepares it and then waits at a gate; they prepare one
-after the other. When all wait there, the storm begins: a thread sleeps (clock_nanosleep) until its
-instance's *intended* start, and starts it. Times to ready count from that intended start, so what
-comes late because its generator or the starts before it were slow is not left out (coordinated
+after the other. When all wait there, the storm begins: each instance's starter is told of its
+*intended* start and waits for it, so that none waits for Python (a machine or a Docker container is
+started by its thread, which sleeps until then). Times to ready count from that start, so what comes
+late because its generator or the starts before it were slow is not left out (coordinated
 omission; cf. Tene, How not to measure latency, 2013). How late each request was is a row as well.
 
 Arrivals at a rate are those of a Poisson process, fixed by the plan's seed before anything starts,
@@ -64,7 +65,9 @@ share of the median time to ready: the generator may then be what was measured."
 
 _MACHINE_EXTRA = 128 << 20  # what QEMU takes beside its guest's memory, generously
 _PIDS_EACH = 32
-_HEAD_NS = 50_000_000  # from the last preparation to the first start: every thread sleeps by then
+_HEAD_NS = 50_000_000  # from the last preparation to the first start: all are asked for by then
+_HEAD_EACH_NS = 1_000_000
+_AHEAD_NS = 100_000_000  # so long before a start it can still be called off
 _STOP_S = 10.0
 _NANOSECONDS = 1_000_000_000
 _OWN_DOING = ("pressure-memory", "pressure-io")
@@ -250,7 +253,7 @@ class _Crowd:
                 threads.append(thread)
                 start.waiting.wait()
             used = time.process_time()
-            self.begin = read_clock() + _HEAD_NS
+            self.begin = read_clock() + _HEAD_NS + _HEAD_EACH_NS * len(self.starts)
             self.opened.set()
             for start in self.starts:
                 start.settled.wait()
@@ -319,15 +322,15 @@ class _Crowd:
             start.settled.set()
             self.over.wait()
 
-    def _wait_turn(self, start: _Start) -> None:
-        """The gate: sleep until the intended start."""
+    def _wait_turn(self, start: _Start) -> int:
+        """The gate: wait until all are prepared and the start is near; the start on the clock."""
         start.waiting.set()
         self.opened.wait()
-        if self.called_off:
-            raise TrialError("the storm was called off")
         due = self.begin + round(start.due * _NANOSECONDS)
-        while (left := due - read_clock()) > 0:
-            time.sleep(left / _NANOSECONDS)
+        left = (due - _AHEAD_NS - read_clock()) / _NANOSECONDS
+        if self.over.wait(max(0.0, left)) or self.called_off:
+            raise TrialError("the storm was called off")
+        return due
 
 
 def _kill_instance(instance: Instance | None) -> None:

@@ -14,7 +14,8 @@
  *              to have an empty folder there, for engines that leave things in it
  *     watch    name=MILESTONE path=PATH: an event NAME as soon as the file is there and not empty;
  *              one component of the path may be `*`, which stands for the first folder
- *     go       start what was prepared; an event "request" has the stamp of its arrival
+ *     go       [due=NS] start what was prepared; an event "request" has the stamp of its arrival, or
+ *              of the moment NS (CLOCK_MONOTONIC) at which it is to be made
  *     send     line=TEXT to the agent
  *     ping     count=N echo round trips
  *   An event is "STAMP SOURCE TEXT" (output events: a newline and the bytes follow).
@@ -66,7 +67,7 @@
 struct request {
     const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
     const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
-    const char *output, *status, *name, *path, *gain;
+    const char *output, *status, *name, *path, *gain, *due;
     const char *cgroups[MANY], *hidden[MANY];
     char *args[MANY + 1], *env[MANY + 1];
     int cgroup_count, hidden_count, arg_count, env_count;
@@ -126,7 +127,7 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
         {"veth", &request->veth}, {"address", &request->address}, {"line", &request->line},
         {"gateway", &request->gateway}, {"count", &request->count}, {"output", &request->output},
         {"status", &request->status}, {"name", &request->name}, {"path", &request->path},
-        {"gain", &request->gain},
+        {"gain", &request->gain}, {"due", &request->due},
     };
     memset(request, 0, sizeof *request);
     for (char *record = bytes; record < bytes + size; record += strlen(record) + 1) {
@@ -496,6 +497,18 @@ static void start_listening(const struct request *request) {
     emit(now(), "launch", "listening");
 }
 
+/* Wait for a moment on the clock of `now`; false if Python has something to say before it: then it
+ * has gone. A start among many is so made in time, whatever Python is doing for the others. */
+static int wait_until(uint64_t due) {
+    struct pollfd python = {.fd = control, .events = POLLIN};
+    for (uint64_t time; (time = now()) < due;) {
+        struct timespec left = {.tv_sec = (time_t)((due - time) / 1000000000u),
+                                .tv_nsec = (long)((due - time) % 1000000000u)};
+        if (ppoll(&python, 1, &left, NULL) > 0) return 0;
+    }
+    return 1;
+}
+
 static int serve_request(void) {
     ssize_t size = recv(control, request_buffer, sizeof request_buffer - 1, 0);
     if (size <= 0) return 0;
@@ -504,6 +517,7 @@ static int serve_request(void) {
     parse_request(&request, request_buffer, (size_t)size);
     if (!request.verb) return 1;
     if (!strcmp(request.verb, "go")) {
+        if (request.due && !wait_until(strtoull(request.due, NULL, 10))) return 1;
         uint64_t stamp = now(); /* the way from Python to here is the harness's, not the platform's */
         write_all(go_pipe, "g", 1);
         emit(stamp, "launch", "request");

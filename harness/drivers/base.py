@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from harness.channel import Channel
 
 
-def _go_at_once() -> None:
+def _go_at_once() -> int:
     """A start that waits for nothing else."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class InstanceSpec:
     the instance's address with prefix on the lab's bridge; None means loopback only, or the lab's
     own network where ``host_network`` is set. Without ``limits`` a container gets none.
     ``user`` is ``UID:GID[,GROUP…]``; None is the agent's own, root. ``gate`` is called when all is
-    prepared, just before ``request`` is stamped: a start among many waits there for its moment.
+    prepared, just before ``request``, and says at which moment of the clock (ns) that is to be: a
+    start among many waits there for the others; 0 is now.
     ``pids`` (processes and
     threads), ``disk`` (bytes that may be written) and ``io`` (bytes per second that may be written
     to the disk) are limits as ``memory`` is; None is none.
@@ -56,7 +58,7 @@ class InstanceSpec:
     limits: bool = True
     directory: str = "/"
     user: str | None = None
-    gate: Callable[[], None] = _go_at_once
+    gate: Callable[[], int] = _go_at_once
     pids: int | None = None
     disk: int | None = None
     io: int | None = None

@@ -195,9 +195,9 @@ def start_commanded_instance(
         )
         instance = CommandedInstance(spec, command, channel, starter)
         try:
-            spec.gate()
-            channel.milestones["request"] = read_clock()
-            starter.go()
+            due = spec.gate()
+            channel.milestones["request"] = max(due, read_clock())
+            starter.go(due)
             yield instance
         except TrialError:
             channel.keep_output(spec.folder / "output.log")

@@ -47,7 +47,7 @@ from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
 from harness.limits import find_device_file
 from harness.model import NO_ACCELERATOR, Kind
-from harness.starter import Starter, build_instance_spec, read_clock, start_starter
+from harness.starter import Starter, build_instance_spec, read_clock, sleep_until, start_starter
 
 _SHARED = "docker"
 _NANOSECONDS = 1_000_000_000
@@ -290,7 +290,7 @@ class DockerDriver:
         """The timed part: create, then start."""
         spec, api, stamps = instance.spec, instance.api, instance.milestones
         with translated():
-            spec.gate()
+            sleep_until(spec.gate())
             stamps["request"] = read_clock()
             instance.container = api.create_container(
                 image,

@@ -36,7 +36,7 @@ from harness.images.model import GuestKernel, Image
 from harness.model import Kind
 from harness.paths import scratch_root
 from harness.process import run_command
-from harness.starter import build_instance_spec, read_clock, start_starter
+from harness.starter import build_instance_spec, read_clock, sleep_until, start_starter
 
 _NANOSECONDS = 1_000_000_000
 _ROOT_NAME = "libvirt"
@@ -163,7 +163,7 @@ class VmDriver:
             channel.ended = instance.describe_end
             try:
                 with cgroup.entered(spec.cgroups):
-                    spec.gate()
+                    sleep_until(spec.gate())
                     channel.milestones["request"] = read_clock()
                     if plan.memory is None:
                         hypervisor.create(domain, xml, ports)

@@ -146,9 +146,9 @@ def start_rooted_instance(spec: InstanceSpec, mode: str, program: Path) -> Itera
         channel = Channel(starter)
         instance = RootedInstance(spec, channel, starter, layout, on_host=mode == "chroot")
         try:
-            spec.gate()
-            channel.milestones["request"] = read_clock()
-            starter.go()
+            due = spec.gate()
+            channel.milestones["request"] = max(due, read_clock())
+            starter.go(due)
             deadline = channel.milestones["request"] + int(spec.timeout * _NANOSECONDS)
             channel.wait_for("created", deadline)
             yield instance
