@@ -143,7 +143,7 @@ def test_a_full_disk_fails_the_trial_with_a_remedy(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     (outcome,) = run_schedule(build_trials(1), build_bench(tmp_path, FakeDriver()))
     assert outcome.status == "failed"
-    assert outcome.error is not None and "MiB free" in outcome.error
+    assert outcome.error is not None and "1 MiB of disk are free" in outcome.error
     assert outcome.hint is not None and "HARNESS_CACHE" in outcome.hint
 
 
