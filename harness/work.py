@@ -83,12 +83,20 @@ class Work:
         each = self._guess_trial(pace)
         for first, count in self.series:
             if self._may_begin(first, "density series", pace, (count + 1) * each):
-                yield from budget.watch("density series", run_density(first, count, bench))
+                steps = budget.watch("density series", run_density(first, count, bench))
+                yield from map(self._tell_refusal, steps)
         for search in self.searches:
             if self._may_begin(search, "search for the smallest memory", pace, STARTS * each):
                 found = (run_search(each, bench) for each in (search,))
                 yield from budget.watch("search for the smallest memory", found)
         yield from self._run_moves(pace)
+
+    def _tell_refusal(self, step: Outcome) -> Outcome:
+        """The same; a series that ends before its first instance is said to be none."""
+        if step.instances == 0 and ENDED in step.details:
+            what = f"the density series of {step.platform} with {step.workload}"
+            self.say(f"not begun: {what}: {step.details[ENDED]}")
+        return step
 
     def _guess_trial(self, pace: Pace) -> float:
         """How long a trial is likely to take, in seconds, by the longest block."""
