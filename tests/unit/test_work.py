@@ -70,8 +70,11 @@ def list_numbers(work: Work) -> Mapping[int, tuple[object, ...]]:
         what = (move.scenario, move.packing, move.speed, move.cold, at.block, at.order)
         found.append((at.trial, ("move", at.platform, *what)))
     for storm in work.storms:
-        what = (storm.first.platform, storm.first.block, storm.rate, storm.arrivals)
-        found += [(storm.first.trial + n, ("storm", *what, n)) for n in range(PLAN.storm)]
+        at = storm.first
+        found += [
+            (at.trial + n, ("storm", at.platform, at.block, storm.rate, storm.arrivals, n))
+            for n in range(PLAN.storm)
+        ]
     assert len({number for number, _ in found}) == len(found), "no number is given twice"
     return dict(found)
 
