@@ -90,7 +90,8 @@ def refuse_memory(slope: Slope, series: pd.DataFrame) -> str:
     if slope.middle <= 0:
         return "no cost: free memory rose with more instances, so something else moved it more"
     if slope.low <= 0:
-        return f"no cost for certain: its interval reaches to {format_bytes(slope.low)}"
+        reach = f"its interval reaches to {format_bytes(slope.low)}"
+        return f"no cost for certain: {reach} (more instances narrow it: `density`)"
     drift = find_drift(series)
     if drift >= slope.middle:
         said = f"free memory moved by {format_bytes(drift)} a step before the first instance"
