@@ -3,7 +3,8 @@
 The rows are `memory.available` of the host and `disk.occupied` with 0, 1, 2 … instances running;
 the analysis fits their slopes, `memory.marginal` and `disk.marginal`. `density.ready` is how long
 the last of them took to start beside the others. The steps are real starts of the same workload as
-in the trials. A series ends where the host would get into need: it never makes it swap.
+in the trials. A series begins when the host's memory keeps still, or will not, and ends where the
+host would get into need: it never makes it swap.
 """
 
 import contextlib
@@ -13,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness.drivers.base import Instance
+from harness.drivers.base import Driver, Instance
 from harness.errors import HarnessError
 from harness.ground import limit_instance_writing, made_folder, made_groups
 from harness.images.model import Image
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import ScheduledTrial
-from harness.probes import disk, ksm, memory, noise
+from harness.probes import disk, ksm, memory, noise, steady
 from harness.runner import (
     Bench,
     build_outcome,
@@ -28,14 +29,19 @@ from harness.runner import (
     find_remedy,
     keep_logs,
 )
+from harness.starter import read_clock
 from harness.units import format_bytes, format_seconds
-from harness.variants import parse_variant
+from harness.variants import Variant, parse_variant
 
 CONTAINER_FACTOR = 8
 """Containers are so much lighter that a slope needs more of them than of virtual machines."""
 
 ENGINES = ("podman", "docker")
 """They keep images and instances in a store of their own: a folder of the run's scratch."""
+
+SERIES = "density"
+"""Where an outcome's details say that it is a step of a series, also one that failed, and how many
+instances were asked for."""
 
 ENDED = "ended"
 """Where the last step of a series says, in its details, why there is none after it."""
@@ -54,40 +60,32 @@ def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator
     over, which its last outcome says; and with a failed outcome where a start fails.
     """
     driver = bench.drivers[base_platform(scheduled.platform)]
-    crowd = _Crowd(bench, build_spec(scheduled, bench).image, scheduled.platform)
+    variant = parse_variant(base_platform(scheduled.platform))
+    crowd = _Crowd(bench, driver, build_spec(scheduled, bench).image, variant)
+    told = {SERIES: {"asked": count}}
     with contextlib.ExitStack() as running:
         for number in range(count + 1):
             step = replace(scheduled, trial=scheduled.trial + number, order=number)
-            outcome = replace(build_outcome(step, bench), instances=number)
+            outcome = replace(build_outcome(step, bench), instances=number, details=told)
             try:
-                rows = []
-                if number > 0:
-                    instance = _start_one(step, bench, running)
-                    crowd.instances.append(instance)
-                    outcome = replace(outcome, accelerator=instance.accelerator)
-                    rows.append(build_start(instance))
-                bench.sleep(bench.settle)
-                merging = crowd.wait_merged() if number else {}
-                crowd.available.append(memory.read_available())
-                rows.append(Measurement("memory.available", crowd.available[-1]))
-                rows += [*crowd.read_merged(), *crowd.read_occupied()]
-                end = crowd.find_end() if number < count else "all were started"
-                details: dict[str, object] = {PRESSURE: read_pressures(), **merging}
-                details |= {ENDED: end} if end else {}
-                marks = find_marks(outcome)
-                yield replace(outcome, measurements=tuple(rows), marks=marks, details=details)
-                if end:
+                outcome = crowd.take_step(step, outcome, running, last=number == count)
+                yield outcome
+                if ENDED in outcome.details:
                     return
             except (HarnessError, OSError) as error:
                 logs = keep_logs(build_spec(step, bench).folder, bench.logs, step.trial)
                 yield replace(
                     outcome,
                     status="failed",
-                    error=f"{driver.name} with {number} instances: {describe_error(error)}",
+                    error=f"{driver.name} with {count_instances(number)}: {describe_error(error)}",
                     hint=find_remedy(error),
-                    details={"logs": logs},
+                    details={**told, "logs": logs},
                 )
                 return
+
+
+def count_instances(number: int) -> str:
+    return f"{number} instance{'' if number == 1 else 's'}"
 
 
 def build_start(instance: Instance) -> Measurement:
@@ -118,11 +116,61 @@ class _Crowd:
     with none, one, two … of them."""
 
     bench: Bench
+    driver: Driver
     image: Image
-    platform: str
+    variant: Variant
     instances: list[Instance] = field(default_factory=list)
     available: list[int] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+
+    def take_step(
+        self,
+        step: ScheduledTrial,
+        outcome: Outcome,
+        running: contextlib.ExitStack,
+        *,
+        last: bool,
+    ) -> Outcome:
+        """Start one instance more, none in step 0, and read the host with all that run then."""
+        before = noise.read_noise(read_clock())
+        details: dict[str, object] = {}
+        if step.order == 0:
+            still = steady.wait_steady(sleep=self.bench.sleep)
+            self.begun = time.monotonic()
+            details["steady"] = asdict(still)
+            rows = [Measurement("memory.drift", still.drift)]
+        else:
+            instance = _start_one(step, self.bench, running)
+            self.instances.append(instance)
+            outcome = replace(outcome, accelerator=instance.accelerator)
+            rows = [build_start(instance)]
+        self.bench.sleep(self.bench.settle)
+        details |= self.wait_merged() if step.order else {}
+        self.available.append(memory.read_available())
+        rows.append(Measurement("memory.available", self.available[-1]))
+        rows += [*self.read_merged(), *self.read_occupied()]
+        after = noise.read_noise(read_clock())
+        end = "all were started" if last else self.find_end()
+        details |= {PRESSURE: read_pressures(), **({ENDED: end} if end else {})}
+        told = self.is_told()
+        details["noise"] = noise.build_details(before, after, told=told)
+        return replace(
+            outcome,
+            measurements=tuple(rows),
+            marks=(*find_marks(outcome), *noise.find_marks(before, after, told=told)),
+            details={**outcome.details, **details},
+        )
+
+    def is_told(self) -> bool:
+        """Whether all that serves the instances is in the run's own process tree, so that what
+        others use can be told from it."""
+        if self.driver.daemon is not None:
+            return False
+        served = [each.processes() for each in self.instances[-1:]]
+        return all(
+            each.proc == Path("/proc") and not each.elsewhere and bool(each.inside)
+            for each in served
+        )
 
     def find_end(self) -> str:
         """Why no further instance is to be started now; empty if one is."""
@@ -144,9 +192,8 @@ class _Crowd:
 
         It is asked of machines alone: nothing else offers its memory.
         """
-        variant = parse_variant(base_platform(self.platform))
-        kind = self.bench.drivers[base_platform(self.platform)].kind
-        if kind != "vm" or not variant.options.merge or ksm.find_fault(ksm.read_merging()):
+        offered = self.driver.kind == "vm" and self.variant.options.merge
+        if not offered or ksm.find_fault(ksm.read_merging()):
             return {}
         found, seconds = ksm.wait_settled()
         return {"ksm": {**(asdict(found) if found else {}), "waited_s": round(seconds, 3)}}
@@ -166,11 +213,11 @@ class _Crowd:
             if files is None:
                 return []
             own += files
-        store = self.bench.scratch / parse_variant(base_platform(self.platform)).base
+        store = self.bench.scratch / self.variant.base
         if store.name in ENGINES and store.is_dir():
             taken = disk.read_occupied([store], own)
         else:
-            packed = self.bench.drivers[base_platform(self.platform)].packed(self.image)
+            packed = self.driver.packed(self.image)
             taken = disk.read_occupied(packed[0].paths if packed else (), own)
         return [Measurement("disk.occupied", taken)]
 

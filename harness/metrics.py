@@ -72,10 +72,16 @@ _TABLE = (
            "/proc/meminfo of the host; other load on the host is part of it"),
     Metric("memory.marginal", "memory", "B", True, True,
            "What one more running instance costs the host",
-           "slope of MemAvailable over running instances (Theil-Sen)"),
+           "slope of MemAvailable over running instances (Theil-Sen), with an interval from the "
+           "slopes of its stretches; withheld where it is not surely above 0"),
     Metric("memory.available", "memory", "B", None, False,
            "Host MemAvailable with `instances` instances running: the raw data of memory.marginal",
            "/proc/meminfo of the host at the settled point"),
+    Metric("memory.drift", "memory", "B/s", None, False,
+           "How far host MemAvailable moved by itself before the first instance of a series; a "
+           "`memory.marginal` that is no more than this in the time of a step is withheld",
+           "/proc/meminfo of the host: highest less lowest of the last second, waited for until "
+           "that is 1 MiB or ten seconds are over"),
     Metric("memory.merged", "memory", "B", None, False,
            "Memory that KSM saves the whole host with `instances` instances running; no row where "
            "it does not run",

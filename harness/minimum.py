@@ -12,8 +12,8 @@ from harness import cgroup
 from harness.bisection import Bounds, Search, Step, describe_steps, find_too_little
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, HostError, TrialError
-from harness.model import NO_ACCELERATOR, Measurement, Outcome
-from harness.plan import Plan, ScheduledTrial, runs_on
+from harness.model import NO_ACCELERATOR, Kind, Measurement, Outcome
+from harness.plan import Plan, ScheduledTrial, Workload, find_kind, runs_on
 from harness.probes import page_cache
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
 from harness.starter import read_clock
@@ -167,36 +167,48 @@ def _find_marks(starts: _Starts) -> tuple[str, ...]:
 def build_searches(
     plan: Plan, drivers: Mapping[str, Driver], number: int, *, grouped: bool
 ) -> list[ScheduledTrial]:
-    """The searches of a run, numbered from ``number``: every platform × workload with a limit."""
-    if not plan.minimum:
-        return []
-    pairs = [
-        (platform, workload.name)
-        for platform, driver in drivers.items()
-        if find_exemption(platform, driver, grouped=grouped) is None
-        for workload in plan.workloads
-        if runs_on(workload, platform) and not (workload.network and driver.no_network)
-    ]
+    """The searches of a run: every platform × workload with a limit.
+
+    They are numbered from ``number`` over all that a plan may have, whether they run here or not.
+    """
     return [
-        ScheduledTrial(0, number + place, 0, platform, workload, warmup=False)
-        for place, (platform, workload) in enumerate(pairs)
+        ScheduledTrial(0, number + place, 0, platform, workload.name, warmup=False)
+        for place, (platform, workload) in enumerate(_list_searches(plan))
+        if (driver := drivers.get(platform)) is not None
+        and find_exemption(platform, driver.kind, grouped=grouped) is None
+        and not (workload.network and driver.no_network)
+    ]
+
+
+def count_searches(plan: Plan) -> int:
+    """How many searches a plan may have on any host."""
+    return len(_list_searches(plan))
+
+
+def _list_searches(plan: Plan) -> list[tuple[str, Workload]]:
+    return [
+        (platform, workload)
+        for platform in (plan.platforms if plan.minimum else ())
+        if find_exemption(platform, find_kind(platform), grouped=True) is None
+        for workload in plan.workloads
+        if runs_on(workload, platform)
     ]
 
 
 def list_exempt(plan: Plan, drivers: Mapping[str, Driver], *, grouped: bool) -> list[str]:
     """A line for each platform that has no memory to search for, where a search is wanted."""
     reasons = {
-        name: find_exemption(name, driver, grouped=grouped)
+        name: find_exemption(name, driver.kind, grouped=grouped)
         for name, driver in drivers.items()
         if plan.minimum
     }
     return [f"{name} in {METRIC}: {reason}" for name, reason in reasons.items() if reason]
 
 
-def find_exemption(platform: str, driver: Driver, *, grouped: bool) -> str | None:
+def find_exemption(platform: str, kind: Kind, *, grouped: bool) -> str | None:
     """Why a platform has no smallest memory; None if it has. ``grouped``: there are cgroups."""
     options = parse_variant(platform).options
-    if driver.kind == "process":
+    if kind == "process":
         return "it is the baseline: what it needs is what the workload needs"
     if not options.limits:
         return "it has no memory limit"
@@ -204,6 +216,6 @@ def find_exemption(platform: str, driver: Driver, *, grouped: bool) -> str | Non
         return "its memory is that of its snapshot"
     if options.memory is not None:
         return "its memory limit is part of its name"
-    if driver.kind != "vm" and not grouped:
+    if kind != "vm" and not grouped:
         return "there are no cgroups here that could limit it"
     return None

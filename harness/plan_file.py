@@ -274,6 +274,9 @@ class _Reader:
 
     def _density_load(self) -> tuple[Literal["idle", "loaded"], ...]:
         self._refuse_twice("density_load", self.keys.density_load)
+        if "loaded" in self.keys.density_load and not self.keys.density:
+            reason = "without `density` there is no series of loaded instances"
+            raise self._fault("density_load", reason, "density = 3")
         return self.keys.density_load
 
     def _steady(self, workloads: tuple[Workload, ...], timeout: float) -> Workload | None:

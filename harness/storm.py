@@ -110,22 +110,28 @@ def build_arrivals(count: int, rate: float | None, seed: str) -> tuple[float, ..
 
 
 def build_storms(plan: Plan, drivers: Mapping[str, Driver], number: int) -> list[Storm]:
-    """Every storm of a run, numbered from ``number``: each platform's burst and rates once in every
-    repeat, in an order shuffled by the seed; for the plan's first workload that a platform runs.
+    """Every storm of a run: each platform's burst and rates once in every repeat, in an order
+    shuffled by the seed; for the plan's first workload that a platform runs.
+
+    They are numbered from ``number``, and shuffled, over all platforms of the plan, whether they
+    run here or not.
     """
+    workloads = _find_workloads(plan, drivers)
     kinds = [
-        (platform, workload, rate)
-        for platform, workload in _find_workloads(plan, drivers).items()
+        (platform, rate)
+        for platform in plan.platforms
+        if any(runs_on(workload, platform) for workload in plan.workloads)
         for rate in (None, *plan.storm_rates)
     ]
     storms: list[Storm] = []
     for repeat in range(plan.storm_repeats if plan.storm else 0):
         shuffled = list(kinds)
         random.Random(f"{plan.seed}:storm:{repeat}").shuffle(shuffled)
-        for platform, workload, rate in shuffled:
-            arrivals = build_arrivals(plan.storm, rate, f"{plan.seed}:storm:{repeat}:{rate}")
-            first = ScheduledTrial(repeat, number, 0, platform, workload, warmup=False)
-            storms.append(Storm(first, arrivals, rate))
+        for platform, rate in shuffled:
+            if workload := workloads.get(platform):
+                arrivals = build_arrivals(plan.storm, rate, f"{plan.seed}:storm:{repeat}:{rate}")
+                first = ScheduledTrial(repeat, number, 0, platform, workload, warmup=False)
+                storms.append(Storm(first, arrivals, rate))
             number += plan.storm
     return storms
 

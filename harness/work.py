@@ -1,8 +1,9 @@
 """All that a run has to do once it is set up, in order, as far as its pace allows.
 
 Blocks come first, then density series, searches for the smallest memory, moves and storms. What
-comes after the blocks is numbered after all blocks that there may be, so that no number depends on
-where the blocks end: a run that goes on later finds the same ones.
+comes after the blocks is numbered after all blocks that there may be, and over all platforms of the
+plan: no number depends on where the blocks end or on what runs here, so a run that goes on later
+finds the same ones.
 """
 
 import itertools
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 
 from harness.density import CONTAINER_FACTOR, ENDED, run_density
 from harness.drivers.base import Driver
-from harness.minimum import build_searches, run_search
+from harness.minimum import build_searches, count_searches, run_search
 from harness.model import Outcome, base_platform
-from harness.moves.series import Move, build_moves, choose_moves, run_moves
+from harness.moves.series import Move, build_moves, choose_moves, count_moves, run_moves
 from harness.pace import Pace
 from harness.plan import (
     Plan,
@@ -21,6 +22,7 @@ from harness.plan import (
     Workload,
     build_block,
     count_trials,
+    find_kind,
     runs_on,
     walk_schedule,
 )
@@ -83,12 +85,20 @@ class Work:
         each = self._guess_trial(pace)
         for first, count in self.series:
             if self._may_begin(first, "density series", pace, (count + 1) * each):
-                yield from budget.watch("density series", run_density(first, count, bench))
+                steps = budget.watch("density series", run_density(first, count, bench))
+                yield from map(self._tell_refusal, steps)
         for search in self.searches:
             if self._may_begin(search, "search for the smallest memory", pace, STARTS * each):
                 found = (run_search(each, bench) for each in (search,))
                 yield from budget.watch("search for the smallest memory", found)
         yield from self._run_moves(pace)
+
+    def _tell_refusal(self, step: Outcome) -> Outcome:
+        """The same; a series that ends before its first instance is said to be none."""
+        if step.instances == 0 and ENDED in step.details:
+            what = f"the density series of {step.platform} with {step.workload}"
+            self.say(f"not begun: {what}: {step.details[ENDED]}")
+        return step
 
     def _guess_trial(self, pace: Pace) -> float:
         """How long a trial is likely to take, in seconds, by the longest block."""
@@ -138,12 +148,17 @@ class Work:
 
 
 def build_work(plan: Plan, bench: Bench, say: Callable[[str], None]) -> Work:
-    """All that a run has to do, in the order in which it is numbered."""
+    """All that a run has to do, in the order in which it is numbered.
+
+    What does not run here keeps its numbers, so that a run that goes on where other engines run
+    finds every number as it was.
+    """
     series = build_series(plan, bench.drivers)
-    number = find_next(plan, series)
+    number = count_trials(plan) + count_steps(plan)
     searches = build_searches(plan, bench.drivers, number, grouped=bench.tree is not None)
-    moves = build_moves(plan, bench.drivers, number + len(searches))
-    storms = build_storms(plan, bench.drivers, number + len(searches) + len(moves))
+    number += count_searches(plan)
+    moves = build_moves(plan, bench.drivers, number)
+    storms = build_storms(plan, bench.drivers, number + count_moves(plan))
     return Work(plan, bench, series, searches, choose_moves(moves), storms, say)
 
 
@@ -159,29 +174,34 @@ def build_series(plan: Plan, drivers: Mapping[str, Driver]) -> list[tuple[Schedu
     """The density series of a run: the first trial of each, and how many instances it starts.
 
     They come after the blocks, for the plan's first workload that a platform runs; loaded ones for
-    the steady workload.
+    the steady workload. They are numbered over all platforms of the plan, whether they run or not.
     """
-    if plan.density == 0:
-        return []
     number = count_trials(plan)
     found = []
-    for load in plan.density_load:
-        choice = [plan.steady] if load == "loaded" and plan.steady else plan.workloads
-        for platform, driver in drivers.items():
-            workload = next((each for each in choice if _fits(each, platform, driver)), None)
-            if workload is None:
-                continue
-            count = plan.density * (1 if driver.kind == "vm" else CONTAINER_FACTOR)
+    for platform, choice, count in _list_series(plan):
+        driver = drivers.get(platform)
+        workload = driver and next((each for each in choice if _fits(each, platform, driver)), None)
+        if workload is not None:
             first = ScheduledTrial(0, number, 0, platform, workload.name, warmup=False)
             found.append((first, count))
-            number += count + 1
+        number += count + 1
     return found
+
+
+def count_steps(plan: Plan) -> int:
+    """How many steps all density series have that a plan may have on any host."""
+    return sum(count + 1 for _, _, count in _list_series(plan))
+
+
+def _list_series(plan: Plan) -> Iterator[tuple[str, Sequence[Workload], int]]:
+    """Platform, the workloads of which it runs the first that it can, and how many instances."""
+    for load in plan.density_load if plan.density else ():
+        choice = (plan.steady,) if load == "loaded" and plan.steady else plan.workloads
+        for platform in plan.platforms:
+            if any(runs_on(each, platform) for each in choice):
+                factor = 1 if find_kind(platform) == "vm" else CONTAINER_FACTOR
+                yield platform, choice, plan.density * factor
 
 
 def _fits(workload: Workload, platform: str, driver: Driver) -> bool:
     return runs_on(workload, platform) and not (workload.network and driver.no_network)
-
-
-def find_next(plan: Plan, series: Sequence[tuple[ScheduledTrial, int]]) -> int:
-    """The number of the first trial after the blocks and the density series."""
-    return max([count_trials(plan), *(first.trial + count + 1 for first, count in series)])

@@ -28,8 +28,8 @@ ARM = ["platform", "kind", "accelerator", *CASE]
 SERIES = [*ARM, "metric", "phase", "unit"]
 
 APART = (
-    "memory.available", "memory.merged", "disk.occupied", "density.ready", "memory.minimum",
-    "storm.ready", "storm.late", "storm.rate",
+    "memory.available", "memory.drift", "memory.merged", "disk.occupied", "density.ready",
+    "memory.minimum", "storm.ready", "storm.late", "storm.rate",
 )  # fmt: skip
 """Metrics that are no trial's: a series of running instances, a search, and starts in a storm."""
 

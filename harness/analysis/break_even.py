@@ -1,7 +1,9 @@
 """Break-even: when a later start, and a larger share of the memory, begin and cease to matter.
 
 Both follow from figures of the run and one stated assumption each. Nothing is said of a figure that
-is withheld, nor of a difference whose interval reaches across 0.
+is withheld, of a difference whose interval reaches across 0, nor of one that the parity certificate
+refuses. Memory is that of one method and one workload throughout: two methods are never compared,
+nor instances that work with some that rest.
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from harness.analysis.wording import (
     describe_platform,
     format_number,
     quote,
+    shorten_reason,
+    split_figure,
 )
 from harness.units import format_bytes, format_seconds
 
@@ -55,15 +59,40 @@ def find_work(penalty: Span) -> Span:
     return penalty.scale((1 - SHARE) / SHARE)
 
 
-def find_memory(results: Results, platform: str) -> tuple[str, Figure, Figure] | None:
-    """What one more instance costs here and on the reference, and the metric that says so."""
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the memory of every platform is read from: one metric and one workload."""
+
+    metric: str
+    workload: str
+
+
+def find_basis(results: Results) -> Basis | None:
+    """The first of `MEMORY`, and the first workload, that tell surely what one more instance costs
+    on the reference and on another platform; None where none does."""
     for metric in MEMORY:
         for workload in results.workloads:
-            figure = results.find(platform, workload, metric)
-            other = results.find(results.reference or "", workload, metric)
-            if figure and other and not figure.withheld and not other.withheld and figure.low > 0:
-                return metric, figure, other
+            basis = Basis(metric, workload)
+            known = [name for name in results.first_arms if find_memory(results, name, basis)]
+            if results.reference in known and len(known) > 1:
+                return basis
     return None
+
+
+def find_memory(results: Results, platform: str, basis: Basis) -> Figure | None:
+    """What one more instance surely costs there; None where that is withheld, or may be nothing."""
+    figure = results.find(platform, basis.workload, basis.metric)
+    if figure is None or figure.withheld or figure.low <= 0:
+        return None
+    return figure
+
+
+def find_doubt(results: Results, platform: str, basis: Basis) -> str:
+    """Why a platform that was measured has no `find_memory`."""
+    figure = results.find(platform, basis.workload, basis.metric)
+    if figure is None:
+        return "not measured"
+    return shorten_reason(figure.withheld) or "perhaps nothing: its interval reaches to 0"
 
 
 def find_filling(figure: Figure, other: Figure, total: float) -> Span | None:
@@ -105,36 +134,63 @@ def build_work(results: Results) -> Table | None:
 
 
 def build_filling(results: Results) -> Table | None:
-    """How many instances fit, and how many of them the difference in memory costs the host."""
-    host = get_mapping(results.manifest, "host")
-    total = host.get("memory")
-    rows = []
-    for platform in results.first_arms:
-        found = find_memory(results, platform)
-        if found is None:
-            continue
-        metric, figure, other = found
-        filling = find_filling(figure, other, total) if isinstance(total, int) else None
-        cells = (
-            Cell(format_bytes(figure.median), quote(metric)),
-            build_count(find_density(figure)),
-            build_count(filling) if filling else Cell(ABSENT),
-        )
-        rows.append(Row(describe_platform(results, platform, quoted=True), cells, platform))
-    if not rows:
+    """How many instances fit, and how many of them the difference in memory costs the host.
+
+    Platforms whose memory is not known by the table's method stand there with the reason.
+    """
+    basis = find_basis(results)
+    if basis is None:
         return None
-    size = f" ({format_bytes(total)})" if isinstance(total, int) else ""
+    total = get_mapping(results.manifest, "host").get("memory")
+    size = total if isinstance(total, int) else None
+    rows = tuple(
+        _build_filling_row(results, platform, basis, size)
+        for platform in results.first_arms
+        if find_memory(results, platform, basis) or _is_measured(results, platform, basis.workload)
+    )
+    said = f" ({format_bytes(size)})" if size is not None else ""
     head = (
         "platform",
         "one more instance",
         "instances per GiB",
-        f"difference fills the host{size}",
+        f"difference fills the host{said}",
     )
     note = (
-        "Assumed: every further instance costs what one more did, and all of the host's memory is "
-        f"there for instances. The difference is to {quote(results.reference or '')}."
+        f"By {quote(basis.metric)} of {quote(basis.workload)}, on every platform. Assumed: every "
+        "further instance costs what one more did, and all of the host's memory is there for "
+        f"instances. The difference is to {quote(results.reference or '')}."
     )
-    return Table("Memory against the host", head, tuple(rows), note=note)
+    return Table("Memory against the host", head, rows, note=note)
+
+
+def _is_measured(results: Results, platform: str, workload: str) -> bool:
+    return any(results.find(platform, workload, metric) for metric in MEMORY)
+
+
+def _build_filling_row(results: Results, platform: str, basis: Basis, total: int | None) -> Row:
+    head = describe_platform(results, platform, quoted=True)
+    figure = find_memory(results, platform, basis)
+    if figure is None:
+        doubt = Cell(ABSENT, find_doubt(results, platform, basis), "doubt")
+        return Row(head, (doubt, Cell(ABSENT), Cell(ABSENT)), platform)
+    cells = (
+        Cell(*split_figure(figure)),
+        build_count(find_density(figure)),
+        _build_difference(results, platform, basis, total),
+    )
+    return Row(head, cells, platform)
+
+
+def _build_difference(results: Results, platform: str, basis: Basis, total: int | None) -> Cell:
+    """At how many instances the difference to the reference fills the host; or why not."""
+    if refusal := results.find_refusal(platform, basis.workload, basis.metric):
+        return Cell(ABSENT, shorten_reason(refusal), "doubt")
+    figure = find_memory(results, platform, basis)
+    other = find_memory(results, results.reference or "", basis)
+    if figure is None or other is None or total is None:
+        return Cell(ABSENT)
+    filling = find_filling(figure, other, total)
+    return build_count(filling) if filling else Cell(ABSENT)
 
 
 def build_seconds(span: Span) -> Cell:

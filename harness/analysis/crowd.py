@@ -10,7 +10,7 @@ from harness.analysis.results import Results, get_mapping
 from harness.analysis.tables import Cell, Row, Table
 from harness.analysis.wording import ABSENT, describe_platform, quote
 from harness.marks import START_KSM
-from harness.model import base_platform
+from harness.model import Outcome, base_platform
 from harness.units import format_seconds
 
 METRIC = "density.ready"
@@ -21,11 +21,13 @@ WINDOW = 5
 SLOWER = 1.5
 
 _ENDED = "ended"
+_SERIES = "density"
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The starts of one density series in order: number of instances, and seconds to ready.
+    """The starts of one density series in order: number of instances, and seconds to ready; none
+    where it ended before its first.
 
     ``end`` is why there was no further one; empty where that was not noted.
     """
@@ -51,28 +53,41 @@ class Series:
 
 
 def list_series(results: Results) -> list[Series]:
-    """Every series of at least one start, in the order of the report."""
+    """Every series of which anything is known, in the order of the report.
+
+    One without any start ended before it: the host had no room, or the first start failed.
+    """
     rows = results.samples[results.samples["metric"] == METRIC]
-    ends = {
-        (outcome.platform, outcome.workload): str(outcome.details[_ENDED])
-        for outcome in results.outcomes
-        if _ENDED in outcome.details
-    }
-    failed = {
-        (outcome.platform, outcome.workload): outcome.error or "a start failed"
-        for outcome in results.failed
-        if outcome.instances > 1 and "storm" not in outcome.details
-    }
+    ends = _find_ends(results)
     pressures = _find_pressures(results)
     found = []
     for platform in results.platforms:
         for workload in results.workloads:
             chosen = rows[(rows["platform"] == platform) & (rows["workload"] == workload)]
-            if len(chosen):
-                key = (platform, workload)
-                series = _build_series(chosen, *key, ends.get(key) or failed.get(key, ""))
+            key = (platform, workload)
+            if len(chosen) or key in ends:
+                series = _build_series(chosen, *key, ends.get(key, ""))
                 found.append(replace(series, pressure=pressures.get(key, {})))
     return found
+
+
+def _find_ends(results: Results) -> dict[tuple[str, str], str]:
+    """Why series have no further step, by platform and workload."""
+    ends = {}
+    for outcome in results.outcomes:
+        key = (outcome.platform, outcome.workload)
+        if _ENDED in outcome.details:
+            begun = "" if outcome.instances else "not begun: "
+            ends[key] = f"{begun}{outcome.details[_ENDED]}"
+        elif outcome.status == "failed" and _is_of_series(outcome):
+            ends[key] = outcome.error or "a start failed"
+    return ends
+
+
+def _is_of_series(outcome: Outcome) -> bool:
+    """Whether a failed start is a step of a series; those of older releases do not say so, so of
+    these a series' first start is not told from a trial."""
+    return _SERIES in outcome.details or (outcome.instances > 1 and "storm" not in outcome.details)
 
 
 def _find_pressures(results: Results) -> dict[tuple[str, str], Mapping[str, float]]:
@@ -109,20 +124,7 @@ def find_knee(counts: Sequence[int], seconds: Sequence[float]) -> int | None:
 
 def build_crowd(results: Results) -> Table | None:
     """One row for each series: how far it came, why it ended, and how starts fared."""
-    rows = []
-    for series in list_series(results):
-        knee = find_knee(series.counts, series.seconds)
-        told = "none seen" if len(series.seconds) >= LEAST_STARTS else "too few starts"
-        cells = (
-            Cell(quote(series.workload)),
-            Cell(str(series.counts[-1]), series.end),
-            Cell(format_seconds(series.first)),
-            Cell(format_seconds(series.last)),
-            Cell(ABSENT, told) if knee is None else Cell(f"at {knee} instances"),
-            Cell(describe_pressure(series.pressure)),
-        )
-        head = describe_platform(results, series.platform, quoted=True)
-        rows.append(Row(head, cells, series.platform))
+    rows = [_build_row(results, series) for series in list_series(results)]
     if not rows:
         return None
     heads = (
@@ -141,6 +143,24 @@ def build_crowd(results: Results) -> Table | None:
         f"(PSI). {describe_merging(results)}"
     )
     return Table("Starting beside others", heads, tuple(rows), note=note)
+
+
+def _build_row(results: Results, series: Series) -> Row:
+    if series.seconds:
+        knee = find_knee(series.counts, series.seconds)
+        told = "none seen" if len(series.seconds) >= LEAST_STARTS else "too few starts"
+        fared = (
+            Cell(format_seconds(series.first)),
+            Cell(format_seconds(series.last)),
+            Cell(ABSENT, told) if knee is None else Cell(f"at {knee} instances"),
+            Cell(describe_pressure(series.pressure)),
+        )
+    else:
+        fared = (Cell(ABSENT),) * 4
+    last = series.counts[-1] if series.counts else 0
+    reached = Cell(str(last), series.end, "" if last else "doubt")
+    head = describe_platform(results, series.platform, quoted=True)
+    return Row(head, (Cell(quote(series.workload)), reached, *fared), series.platform)
 
 
 def describe_pressure(pressure: Mapping[str, float]) -> str:

@@ -1,20 +1,31 @@
 """What one more running instance costs, from a series of running instances.
 
-`memory.marginal` is the fall of the host's MemAvailable over the number of instances, and
-`disk.marginal` the rise of what they take on its disk: the slope by Theil and Sen, which is the
-median of the slopes of all pairs of steps, with the rank interval of Sen (JASA 63, 1968).
+`memory.marginal` is the fall of the host's MemAvailable over the number of instances: a slope whose
+interval allows for readings that depend on each other (`slopes`). `disk.marginal` is the rise of
+what they take on its disk, which is counted and does not wander: the slope by Theil and Sen with
+the rank interval of Sen (JASA 63, 1968).
+
+The host's memory has other causes too. Where they may have made the slope, it is withheld: where
+too many steps were disturbed, where the cost is not surely above 0, and where memory moved by as
+much before the first instance. What one instance takes by its own account is `memory.pss`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 
-from harness.analysis.aggregate import SERIES
+from harness.analysis.aggregate import SERIES, find_disturbances, find_refusal
+from harness.analysis.arrays import Floats
+from harness.analysis.slopes import Slope, find_slope
+from harness.units import format_bytes
 
 LEAST_STEPS = 4
 SOURCE = "memory.available"
 METRIC = "memory.marginal"
+DRIFT = "memory.drift"
 _CASE = ["platform", "workload", "image", "cache"]
-SLOPES = {METRIC: (SOURCE, -1.0), "disk.marginal": ("disk.occupied", 1.0)}
-"""What is fitted: from which metric, and whether a cost makes that rise or fall."""
 
 
 def fit_marginal(samples: pd.DataFrame) -> pd.DataFrame:
@@ -23,43 +34,99 @@ def fit_marginal(samples: pd.DataFrame) -> pd.DataFrame:
 
     ``n`` counts the steps. The row's ``instances`` is 1: it is the cost of one instance.
     """
-    rows = []
-    for metric, (source, sign) in SLOPES.items():
-        steps = samples[samples["metric"] == source].copy()
-        # no instance runs at step 0, so it has no accelerator yet
-        started = steps.loc[steps["instances"] > 0]
-        first = started.groupby("platform", observed=True)["accelerator"].first().astype(str)
-        rows += [
-            _fit(series, first, metric, sign)
-            for _, series in steps.groupby(
-                ["platform", "workload", "image", "cache"], observed=True
-            )
-        ]
+    chosen = samples[samples["metric"].isin([DRIFT, *(each.source for each in _FITS)])]
+    # no instance runs at step 0, so it has no accelerator yet
+    started = chosen[chosen["instances"] > 0]
+    first = started.groupby("platform", observed=True)["accelerator"].first().astype(str)
+    rows = [
+        _fit(series.sort_values("instances"), first, fit)
+        for fit in _FITS
+        for _, series in chosen.groupby(_CASE, observed=True)
+    ]
     return pd.DataFrame([row for row in rows if row is not None])
 
 
 def _fit(
-    series: pd.DataFrame, accelerators: "pd.Series[str]", metric: str, sign: float
+    series: pd.DataFrame, accelerators: "pd.Series[str]", fit: "_Fit"
 ) -> dict[str, object] | None:
-    from scipy import stats
-
-    if series["instances"].nunique() < 2:
+    steps = series[series["metric"] == fit.source]
+    if steps["instances"].nunique() < 2:
         return None
-    cost = series["value"] * sign
-    slope, _, low, high = map(float, stats.theilslopes(cost, series["instances"], 0.95))
-    row: dict[str, object] = {name: series[name].iloc[0] for name in SERIES}
-    few = len(series) < LEAST_STEPS
+    counts = steps["instances"].to_numpy(dtype=float)
+    slope = fit.find(counts, steps["value"].to_numpy(dtype=float) * fit.sign)
+    row: dict[str, object] = {name: steps[name].iloc[0] for name in SERIES}
+    few = f"only {len(steps)} steps, {LEAST_STEPS} are needed"
     return {
         **row,
-        "accelerator": accelerators.get(series["platform"].iloc[0], "none"),
+        "accelerator": accelerators.get(steps["platform"].iloc[0], "none"),
         "instances": 1,
-        "metric": metric,
-        "n": len(series),
-        "median": slope,
-        "low": low,
-        "high": high,
-        "least": low,
-        "most": high,
-        "marked": 0,
-        "withheld": f"only {len(series)} steps, {LEAST_STEPS} are needed" if few else "",
+        "metric": fit.metric,
+        "n": len(steps),
+        "median": slope.middle,
+        "low": slope.low,
+        "high": slope.high,
+        "least": slope.low,
+        "most": slope.high,
+        "marked": sum(bool(find_disturbances(marks)) for marks in steps["marks"].astype(str)),
+        "withheld": few if len(steps) < LEAST_STEPS else fit.refuse(slope, series),
     }
+
+
+def _find_rank_slope(counts: Floats, values: Floats) -> Slope:
+    from scipy import stats
+
+    middle, _, low, high = map(float, stats.theilslopes(values, counts, 0.95))
+    return Slope(middle, low, high)
+
+
+# ---- when a cost in memory is none to be published -----------------------------------------------
+
+
+def refuse_memory(slope: Slope, series: pd.DataFrame) -> str:
+    """Why a slope of MemAvailable is no cost of an instance; empty where it may be."""
+    steps = series[series["metric"] == SOURCE]
+    if reason := find_refusal(list(steps["marks"].astype(str))):
+        return reason.replace(" trials ", " steps ")
+    if slope.middle <= 0:
+        return "no cost: free memory rose with more instances, so something else moved it more"
+    if slope.low <= 0:
+        reach = f"its interval reaches to {format_bytes(slope.low)}"
+        return f"no cost for certain: {reach} (more instances narrow it: `density`)"
+    drift = find_drift(series)
+    if drift >= slope.middle:
+        said = f"free memory moved by {format_bytes(drift)} a step before the first instance"
+        return f"less than the host's own drift ({said})"
+    return ""
+
+
+def find_drift(series: pd.DataFrame) -> float:
+    """Bytes by which free memory moved by itself in the time of a step; 0 where it was not read, as
+    in runs of older releases."""
+    drift = series.loc[series["metric"] == DRIFT, "value"]
+    if drift.empty:
+        return 0.0
+    begun = series.loc[series["metric"] == SOURCE, "started_at"]
+    seconds = pd.to_datetime(begun).diff().dt.total_seconds().median()
+    return float(drift.iloc[0]) * float(np.nan_to_num(seconds))
+
+
+def _refuse_nothing(_slope: Slope, _series: pd.DataFrame) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """What is fitted: from which metric, whether a cost makes that rise or fall, how, and what
+    withholds it."""
+
+    metric: str
+    source: str
+    sign: float
+    find: Callable[[Floats, Floats], Slope]
+    refuse: Callable[[Slope, pd.DataFrame], str]
+
+
+_FITS = (
+    _Fit(METRIC, SOURCE, -1.0, find_slope, refuse_memory),
+    _Fit("disk.marginal", "disk.occupied", 1.0, _find_rank_slope, _refuse_nothing),
+)

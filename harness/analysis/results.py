@@ -240,9 +240,12 @@ def list_refused(
 
 
 def is_step(outcome: Outcome) -> bool:
-    """Whether this is no trial of a block but a step of a series, a search or a move."""
+    """Whether this is no trial of a block but a step of a series, a search, a move or a storm.
+
+    Steps of older releases do not say so; they are told by what they measured.
+    """
     series = any(row.metric == SERIES_METRIC for row in outcome.measurements)
-    return series or not {"steps", "move", "storm"}.isdisjoint(outcome.details)
+    return series or not {"density", "steps", "move", "storm"}.isdisjoint(outcome.details)
 
 
 def find_seed(manifest: Mapping[str, object]) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.drivers.base import Driver
 from harness.errors import HarnessError
 from harness.images.rooted import tool_path
-from harness.model import Outcome
+from harness.model import Kind, Outcome
 from harness.moves import move
 from harness.moves.containers import COMPRESSIONS, REGISTRY
 from harness.moves.link import Speed, find_delay_fault, find_link_fault
@@ -21,7 +21,7 @@ from harness.moves.machines import FILES
 from harness.moves.model import SCENARIOS
 from harness.moves.place import Place, start_place
 from harness.moves.stock import PLATFORMS, list_packings
-from harness.plan import Plan, ScheduledTrial, runs_on
+from harness.plan import Plan, ScheduledTrial, find_kind, runs_on
 from harness.probes import noise
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
 from harness.starter import read_clock
@@ -52,44 +52,62 @@ class Move:
 
 
 def build_moves(plan: Plan, drivers: Mapping[str, Driver], number: int) -> list[Move]:
-    """Every move of a run, numbered from ``number``; also those that this host cannot do."""
+    """Every move of a run on the platforms that run here; also those that this host cannot do.
+
+    They are numbered from ``number``, and shuffled, over all platforms of the plan.
+    """
     if not plan.moves:
         return []
-    speeds = [Speed(each, plan.delay) for each in plan.bandwidths]
-    found = {name: _find_workload(plan, name, driver) for name, driver in drivers.items()}
-    kinds = [
-        (platform, workload, scenario, packing, speed)
-        for platform, workload in found.items()
-        if workload is not None
-        for packing in list_packings(platform)
-        for scenario in SCENARIOS
-        for speed in speeds
-    ]
+    workloads = {name: _find_workload(plan, name, driver) for name, driver in drivers.items()}
+    kinds = _list_kinds(plan)
     moves: list[Move] = []
     for repeat in range(plan.repeats):
         shuffled = list(kinds)
         random.Random(f"{plan.seed}:moves:{repeat}").shuffle(shuffled)
-        for order, (platform, workload, scenario, packing, speed) in enumerate(shuffled):
-            scheduled = ScheduledTrial(
-                repeat, number + len(moves), order, platform, workload, warmup=False
-            )
-            cold = (scenario, packing, speed) == ("first", list_packings(platform)[0], speeds[0])
+        for order, (platform, scenario, packing, speed) in enumerate(shuffled):
+            workload = workloads.get(platform)
+            if workload is None:
+                continue
+            trial = number + repeat * len(kinds) + order
+            scheduled = ScheduledTrial(repeat, trial, order, platform, workload, warmup=False)
+            cold = (scenario, packing, speed) == (
+                "first", list_packings(platform)[0], Speed(plan.bandwidths[0], plan.delay)
+            )  # fmt: skip
             moves.append(Move(scheduled, scenario, packing, speed, cold))
     return moves
 
 
+def count_moves(plan: Plan) -> int:
+    """How many moves a plan may have on any host."""
+    return plan.repeats * len(_list_kinds(plan)) if plan.moves else 0
+
+
+def _list_kinds(plan: Plan) -> list[tuple[str, str, str, Speed]]:
+    """Platform, scenario, packing and speed of every move of a repeat, on whatever host."""
+    return [
+        (platform, scenario, packing, Speed(bandwidth, plan.delay))
+        for platform in plan.platforms
+        if platform in PLATFORMS
+        and not _is_apart(plan, find_kind(platform))
+        and any(runs_on(each, platform) for each in plan.workloads)
+        for packing in list_packings(platform)
+        for scenario in SCENARIOS
+        for bandwidth in plan.bandwidths
+    ]
+
+
 def _find_workload(plan: Plan, platform: str, driver: Driver) -> str | None:
     """The plan's first workload that a platform runs; None for a platform that does not move."""
-    if platform not in PLATFORMS or _is_apart(plan, driver):
+    if platform not in PLATFORMS or _is_apart(plan, driver.kind):
         return None
     fitting = (each for each in plan.workloads if runs_on(each, platform))
     found = (each.name for each in fitting if not (each.network and driver.no_network))
     return next(found, None)
 
 
-def _is_apart(plan: Plan, driver: Driver) -> bool:
+def _is_apart(plan: Plan, kind: Kind) -> bool:
     """Whether a libvirt other than the run's own has the machines: it has its own disks too."""
-    return driver.kind == "vm" and plan.connection is not None
+    return kind == "vm" and plan.connection is not None
 
 
 # ---- what this host cannot do ----------------------------------------------------------------
@@ -99,7 +117,7 @@ def list_unmovable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
     """A line for each part of the moves that this host cannot do; none without moves."""
     if not plan.moves:
         return []
-    apart = [name for name in PLATFORMS if name in drivers and _is_apart(plan, drivers[name])]
+    apart = [name for name in PLATFORMS if name in drivers and _is_apart(plan, drivers[name].kind)]
     lines = [f"moves of {name}: its disks are those of {plan.connection}" for name in apart]
     moves = build_moves(replace(plan, repeats=1), drivers, 0)
     if not moves:

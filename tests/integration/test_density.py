@@ -1,9 +1,12 @@
 """Density for real: two hundred containers and twenty machines, one after another, all running."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,42 @@ def test_a_series_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
     assert "begins anew, as it was interrupted: noop" in done.stderr + done.stdout
     assert [each["trial"] for each in read_outcomes(out)] == list(range(18))
     assert [each.counts[-1] for each in list_series(load_results(out))] == [16]
+
+
+def test_a_series_that_ends_before_its_first_start_says_so(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN + 'platforms = ["namespace"]\ndensity = 1\ndensity_time = "1ms"\n')
+    done = run_harness("run", str(plan), "--out", str(tmp_path / "r"))
+    assert done.returncode == 0, done.stderr
+    why = "its 1 ms were over"
+    assert f"not begun: the density series of namespace with noop: {why}" in done.stderr
+    assert f"not begun: {why}" in (tmp_path / "r/report.md").read_text()
+    (series,) = list_series(load_results(tmp_path / "r"))
+    assert series.counts == []
+
+
+@contextlib.contextmanager
+def keep_busy() -> Iterator[None]:
+    """Work on all of the host's processors, outside of any run."""
+    count = len(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+
+
+def test_other_work_on_the_host_marks_steps_and_withholds_their_slope(tmp_path: Path) -> None:
+    with keep_busy():
+        results = run_plan(tmp_path, 'platforms = ["namespace"]\ndensity = 1\n')
+    steps = [each for each in results.outcomes if "density" in each.details]
+    assert len(steps) == 9
+    assert sum("outside-load" in each.marks for each in steps) > 3
+    figure = results.find("namespace", "noop", "memory.marginal")
+    assert figure is not None and "steps were disturbed (" in figure.withheld
+    assert "outside-load" in figure.withheld
 
 
 def test_loaded_instances_are_a_series_of_their_own(tmp_path: Path) -> None:

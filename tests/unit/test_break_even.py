@@ -1,5 +1,7 @@
 """Break-even: when a later start and a larger share of memory cease and begin to matter."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from harness.analysis.break_even import (
 )
 from harness.analysis.plots.break_even import draw_break_even
 from harness.analysis.results import Figure, Results, load_results
+from harness.certificate import Certificate, Condition
 from tests.unit.synthetic import Synthetic, write_run
 
 GIB = 1 << 30
@@ -70,9 +73,94 @@ def test_instances_per_gib_are_fewest_where_each_costs_most() -> None:
     assert density.low == pytest.approx(8 / 3) and density.high == pytest.approx(8.0)
 
 
+MIB = 1 << 20
+
+
+def with_memory(results: Results, **figures: Mapping[str, Figure]) -> Results:
+    """The same run with no other figures of memory than these: by workload, then by platform, of
+    `memory.marginal`; `pss` stands for that of noop."""
+    kept = {key: each for key, each in results.figures.items() if not key[2].startswith("memory.")}
+    for workload, found in figures.items():
+        metric = "memory.pss" if workload == "pss" else "memory.marginal"
+        name = "noop" if workload == "pss" else workload
+        kept |= {(platform, name, metric, ""): each for platform, each in found.items()}
+    return replace(results, figures=kept, workloads=(*results.workloads, "steady"))
+
+
+def list_filling(results: Results) -> dict[str, tuple[str, str, str, str]]:
+    """By platform: what one more costs, why not, when the difference fills, and why not."""
+    table = build_filling(results)
+    assert table is not None
+    return {
+        row.platform: (row.cells[0].text, row.cells[0].note, row.cells[2].text, row.cells[2].note)
+        for row in table.rows
+    }
+
+
+PSS = {
+    "process": figure(MIB, MIB / 4),
+    "namespace": figure(2 * MIB, MIB / 4),
+    "vm-direct": figure(90 * MIB, MIB),
+}
+
+
+def test_one_metric_and_one_workload_are_those_of_the_whole_table(results: Results) -> None:
+    """The slope of one platform never stands beside the PSS of another."""
+    marginal = {
+        "process": figure(-MIB, MIB / 4, "no cost: free memory rose (more)"),
+        "namespace": figure(3 * MIB, MIB / 4),
+        "vm-direct": figure(100 * MIB, MIB),
+    }
+    rows = list_filling(with_memory(results, noop=marginal, pss=PSS))
+    assert rows["process"] == ("–", "no cost: free memory rose", "–", "")
+    assert (rows["namespace"][0], rows["vm-direct"][0]) == ("3.00 MiB", "100 MiB")
+    table = build_filling(with_memory(results, noop=marginal, pss=PSS))
+    assert table is not None
+    assert table.note.startswith("By `memory.marginal` of `noop`, on every platform. Assumed: ")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [figure(3 * MIB, MIB, "withheld for once"), figure(MIB, 2 * MIB)],
+    ids=["withheld", "perhaps nothing"],
+)
+def test_where_the_reference_has_no_sure_slope_all_are_compared_by_pss(
+    results: Results, reference: Figure
+) -> None:
+    marginal = {"namespace": reference, "vm-direct": figure(100 * MIB, MIB)}
+    changed = with_memory(results, noop=marginal, pss=PSS)
+    rows = list_filling(changed)
+    assert [rows[name][0] for name in PSS] == ["1.00 MiB", "2.00 MiB", "90.0 MiB"]
+    table = build_filling(changed)
+    assert table is not None and table.note.startswith("By `memory.pss` of `noop`")
+
+
+def test_instances_that_rest_do_not_stand_beside_some_that_work(results: Results) -> None:
+    idle = {"namespace": figure(3 * MIB, MIB / 4), "vm-microvm": figure(80 * MIB, MIB)}
+    loaded = {"namespace": figure(9 * MIB, MIB / 4), "vm-direct": figure(100 * MIB, MIB)}
+    rows = list_filling(with_memory(results, noop=idle, steady=loaded, pss=PSS))
+    assert (rows["namespace"][0], rows["vm-microvm"][0]) == ("3.00 MiB", "80.0 MiB")
+    assert rows["vm-direct"][:2] == ("–", "not measured")
+
+
+def test_a_difference_that_the_certificate_refuses_fills_nothing(results: Results) -> None:
+    limits = {"namespace": 256 * MIB, "vm-direct": 256 * MIB, "vm-microvm": 128 * MIB}
+    conditions = {(name, "noop"): {"memory": Condition(each)} for name, each in limits.items()}
+    pss = {**PSS, "vm-microvm": figure(80 * MIB, MIB)}
+    changed = replace(with_memory(results, pss=pss), certificate=Certificate(conditions))
+    rows = list_filling(changed)
+    assert rows["vm-direct"][2] != "–"
+    assert rows["vm-microvm"][0] == "80.0 MiB"
+    assert rows["vm-microvm"][2] == "–" and rows["vm-microvm"][3].startswith("not alike: memory")
+
+
+def test_without_a_sure_figure_of_the_reference_there_is_no_table(results: Results) -> None:
+    assert build_filling(with_memory(results, pss={"vm-direct": figure(90 * MIB, MIB)})) is None
+
+
 def test_assumptions_are_printed_and_machines_called_emulated(results: Results) -> None:
     for table in (build_work(results), build_filling(results)):
-        assert table is not None and table.note.startswith("Assumed: ")
+        assert table is not None and "Assumed: " in table.note
         machines = [row.head for row in table.rows if row.platform.startswith("vm-")]
         assert machines and all("emulated (TCG)" in head for head in machines)
     drawing = draw_break_even(results)

@@ -7,9 +7,9 @@ import pytest
 
 from harness.analysis.crowd import build_crowd, find_knee
 from harness.analysis.plots.crowd import draw_crowd
-from harness.analysis.results import load_results
+from harness.analysis.results import Results, load_results
 from harness.density import find_end
-from harness.model import Measurement
+from harness.model import Measurement, Outcome
 from harness.store import Store, write_samples
 from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, build_series
 
@@ -77,3 +77,52 @@ def test_a_series_says_how_far_it_came_and_why_it_ended(tmp_path: Path) -> None:
     assert row.cells[4].text.startswith("at ")
     assert draw_crowd(results) is not None
     assert results.find("vm-direct", "noop", "density.ready") is None, "no median over a series"
+
+
+def write_with(folder: Path, *steps: Outcome) -> Results:
+    plan = Synthetic(workloads=("noop",))
+    with Store.create(folder, build_manifest(plan)) as store:
+        for outcome in [*build_outcomes(plan), *steps]:
+            store.append(outcome)
+    write_samples(folder)
+    return load_results(folder)
+
+
+def test_a_series_whose_first_start_failed_is_no_trial_and_has_a_row(tmp_path: Path) -> None:
+    told = {"density": {"asked": 20}}
+    none, one = (replace(each, details=told) for each in build_series(200e6, 2))
+    error = "vm-direct with 1 instance: no more"
+    failed = replace(one, status="failed", error=error, measurements=(), hint=None)
+    results = write_with(tmp_path / "r", none, failed)
+    blocks = {each.block for each in results.measured}
+    assert len(results.find_trials("vm-direct", "noop")) == len(blocks)
+    table = build_crowd(results)
+    assert table is not None
+    (row,) = table.rows
+    assert (row.cells[1].text, row.cells[1].note) == ("0", error)
+    assert draw_crowd(results) is None
+
+
+def test_a_series_for_which_the_host_has_no_room_has_a_row(tmp_path: Path) -> None:
+    why = "one more could leave less than 23 GiB of memory"
+    (none,) = build_series(200e6, 1)
+    details = {"density": {"asked": 20}, "ended": why}
+    table = build_crowd(write_with(tmp_path / "r", replace(none, details=details)))
+    assert table is not None
+    (row,) = table.rows
+    assert (row.cells[1].text, row.cells[1].note) == ("0", f"not begun: {why}")
+    assert {each.text for each in row.cells[2:]} == {"–"}
+
+
+def test_a_series_of_an_older_release_that_failed_is_read_as_before(tmp_path: Path) -> None:
+    steps = [
+        replace(each, measurements=(*each.measurements, Measurement("density.ready", 1.0)))
+        for each in build_series(200e6, 3)
+        if each.instances
+    ]
+    failed = replace(steps[-1], instances=3, trial=1003, status="failed", measurements=(),
+                     error="vm-direct with 3 instances: no more")  # fmt: skip
+    table = build_crowd(write_with(tmp_path / "r", *steps, failed))
+    assert table is not None
+    (row,) = table.rows
+    assert (row.cells[1].text, row.cells[1].note) == ("2", "vm-direct with 3 instances: no more")

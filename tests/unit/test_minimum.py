@@ -179,8 +179,8 @@ def test_searches_are_for_every_workload_on_what_has_a_limit() -> None:
         "runc/no-limits in memory.minimum: it has no memory limit",
         "runc/memory=1GiB in memory.minimum: its memory limit is part of its name",
     ]
-    assert find_exemption("namespace", FakeDriver(), grouped=False) is not None
-    assert find_exemption("vm-restore", FakeDriver("vm-restore", "vm"), grouped=True) is not None
+    assert find_exemption("namespace", "container", grouped=False) is not None
+    assert find_exemption("vm-restore", "vm", grouped=True) is not None
     plain = replace(plan, minimum=False)
     assert build_searches(plain, drivers, 50, grouped=True) == []
     assert list_exempt(plain, drivers, grouped=True) == []

@@ -1,5 +1,6 @@
 """Probes on real files, sockets and counters of this host."""
 
+import itertools
 import os
 import re
 import socket
@@ -25,9 +26,12 @@ from harness.probes import (
     panic,
     portability,
     request,
+    steady,
 )
 from harness.probes.outside import Spent
 from harness.starter import read_clock
+
+MIB = 1 << 20
 
 ROOT = Path(__file__).parents[2]
 
@@ -298,3 +302,31 @@ def test_phases_always_sum_to_the_total() -> None:
         assert sum(phases.values()) == pytest.approx(100e-9)
         assert phases["residual"] > 0
         assert missing not in phases
+
+
+# ---- free memory that keeps still ----------------------------------------------------------------
+
+
+def test_free_memory_is_waited_for_until_it_keeps_still() -> None:
+    """It rises by 5 MiB a reading for a while, as after trials, then by less than 1 MiB in all."""
+    rise = itertools.chain((5 * number * MIB for number in range(8)), itertools.repeat(35.5 * MIB))
+    slept: list[float] = []
+    found = steady.wait_steady(lambda: int(next(rise)), slept.append)
+    assert found.steady and found.spread == MIB // 2
+    assert len(slept) == 11, "seven readings rise, and a second's all lie within 1 MiB after that"
+    assert found.waited_s == sum(slept)
+    assert found.drift == MIB / 2
+
+
+def test_memory_that_never_keeps_still_is_not_waited_for_longer() -> None:
+    rise = itertools.count(0, 2 * MIB)
+    slept: list[float] = []
+    found = steady.wait_steady(lambda: next(rise), slept.append)
+    assert not found.steady and found.drift == 8 * MIB
+    assert found.waited_s == sum(slept) == steady.MOST_S
+
+
+def test_the_hosts_own_memory_is_what_is_waited_for() -> None:
+    slept: list[float] = []
+    found = steady.wait_steady(sleep=slept.append)
+    assert found.spread >= 0 and slept

@@ -179,3 +179,17 @@ def test_a_density_series_ends_at_the_first_failure(tmp_path: Path) -> None:
     assert [outcome.status for outcome in outcomes] == ["ok", "ok", "failed"]
     assert outcomes[-1].error == "namespace with 2 instances: no more"
     assert all(instance.stopped for instance in driver.started)
+    assert all(each.details["density"] == {"asked": 5} for each in outcomes), "failed ones too"
+
+
+def test_a_density_series_says_what_the_host_did_meanwhile(tmp_path: Path) -> None:
+    slept: list[float] = []
+    bench = replace(build_bench(tmp_path, FakeDriver()), sleep=slept.append, settle=0.2)
+    first, *others = run_density(build_trials(1)[0], 2, bench)
+    still = first.details["steady"]
+    assert isinstance(still, dict) and slept.count(0.25) * 0.25 == still["waited_s"] >= 1
+    assert values_of(first, "memory.drift") == [still["spread"]]
+    assert slept.count(0.2) == 3 and "steady" not in others[0].details
+    for each in (first, *others):
+        told = each.details["noise"]
+        assert isinstance(told, dict) and "steal_s" in told and "pressure_memory_s" in told

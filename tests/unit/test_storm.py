@@ -94,10 +94,14 @@ def test_every_repeat_has_every_storm_once_in_an_order_of_its_own() -> None:
         ({"density_pressure": "0%"}, "0% is not above 0% and below 100%"),
         ({"reserve_pids": -1}, "-1 is less than none"),
         ({"reserve_disk": "lots"}, "'lots' is not a size"),
+        ({"density_load": ("loaded",), "density": 0}, "without `density` there is no series"),
+        ({"density_load": ("idle", "loaded"), "density": 0}, "without `density` there is no"),
         ({"density_load": ("loaded",), "workloads": ("steady",)}, "one of the plan's already"),
     ],
 )
-def test_a_plan_that_means_no_storm_is_refused(options: dict[str, object], said: str) -> None:
+def test_a_plan_that_means_no_storm_or_series_is_refused(
+    options: dict[str, object], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         read_plan(None, options, new_seed=1)
 

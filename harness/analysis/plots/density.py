@@ -5,12 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from harness.analysis.arrays import Floats
 from harness.analysis.density import METRIC, SOURCE
 from harness.analysis.plots.data import Data, build_data, list_figure, name_interval
 from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_blocks, set_title
-from harness.analysis.results import Results
-from harness.analysis.wording import describe_platform, format_figure
+from harness.analysis.results import Figure, Results
+from harness.analysis.wording import describe_platform, format_figure, shorten_reason
 
 _MOST = 12
 """Series that have a panel."""
@@ -38,16 +39,23 @@ def draw_density(results: Results) -> Drawing | None:
         caption = build_note(
             results, counted,
             "Fall of the host's MemAvailable from its highest, both axes linear; the line is the "
-            "Theil–Sen slope, its band the 95 % interval. Other load on the host is part of it",
+            "Theil–Sen slope, its band the 95 % interval; none where it is withheld. Other load on "
+            "the host is part of it",
             said,
         )  # fmt: skip
         alt = "; ".join(
             f"{describe_platform(results, platform)}: "
-            f"{format_figure(results.find(platform, workload, METRIC))}"
+            f"{_describe_slope(results.find(platform, workload, METRIC))}"
             for platform, workload in shown
         )
         data = _list_steps(results, steps, every)
         return finish(sheet, "Memory of one more instance", caption, alt, data)
+
+
+def _describe_slope(slope: Figure | None) -> str:
+    if slope is not None and slope.withheld:
+        return f"withheld, {shorten_reason(slope.withheld)}"
+    return f"{format_figure(slope)} each"
 
 
 def _choose_series(
@@ -94,6 +102,17 @@ def _draw_series(
     colour = results.colours[platform]
     count = steps["instances"].to_numpy(dtype=float)
     fall = (steps["value"].max() - steps["value"].to_numpy(dtype=float)) / 2**20
+    if not slope.withheld:
+        _draw_slope(axes, slope, count, fall, colour)
+    axes.plot(count, fall, MARKERS[results.kinds[platform]], color=colour, mec=PAPER, mew=0.6, ms=6)
+    title = f"{describe_platform(results, platform)}, {workload}: {_describe_slope(slope)}"
+    set_title(axes, title, bold=False)
+    axes.set_ylabel("MiB", color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_slope(axes: Axes, slope: Figure, count: Floats, fall: Floats, colour: str) -> None:
+    """The line through the middle of the points, and the lines of its interval's two slopes."""
     middle = float(np.median(fall - slope.median / 2**20 * count))
     centre = float(np.median(count))
     level = middle + slope.median / 2**20 * centre
@@ -101,8 +120,3 @@ def _draw_series(
     low, high = (level + each / 2**20 * (line - centre) for each in (slope.low, slope.high))
     axes.fill_between(line, low, high, color=colour, alpha=0.18, lw=0)
     axes.plot(line, middle + slope.median / 2**20 * line, color=colour, lw=1.8)
-    axes.plot(count, fall, MARKERS[results.kinds[platform]], color=colour, mec=PAPER, mew=0.6, ms=6)
-    title = f"{describe_platform(results, platform)}, {workload}: {format_figure(slope)} each"
-    set_title(axes, title, bold=False)
-    axes.set_ylabel("MiB", color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
