@@ -9,7 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import cgroup
@@ -23,7 +23,10 @@ from harness.limits import find_device, find_writing, read_least, read_quota
 from harness.model import Kind
 
 MEMORY, DISK, READ_ONLY = "memory", "disk", "read-only"
+VOLATILE = "volatile"
+"""A layer on the disk that is never synced to it: to wait for that costs nothing."""
 HOST, BRIDGE = "host", "bridge"
+_VOLATILE = ("volatile", "fsync=volatile")
 _IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
 _UNKNOWN = Condition(None)
 
@@ -233,8 +236,32 @@ def read_storage(kind: Kind, instance: Instance, processes: Processes) -> Condit
     if not places:
         return _UNKNOWN
     means = "disk image" if kind == "vm" else "layer"
-    in_memory = all(name in _IN_MEMORY for name in places)
-    return Condition(MEMORY if in_memory else DISK, f"{means} on the host's {' and '.join(places)}")
+    how = f"{means} on the host's {' and '.join(places)}"
+    if all(name in _IN_MEMORY for name in places):
+        return Condition(MEMORY, how)
+    if kind != "vm" and any(is_volatile(text, files) for text in _read_mounts(processes)):
+        return Condition(VOLATILE, f"{how}, mounted so that it is never synced")
+    return Condition(DISK, how)
+
+
+def _read_mounts(processes: Processes) -> Iterator[str]:
+    """The mounts that this process, the instance and its helpers see: a sandbox's root is mounted
+    outside it."""
+    pids = () if processes.elsewhere else (*processes.inside[:1], *processes.helpers)
+    for folder in (Path("/proc/self"), *(processes.proc / str(pid) for pid in pids)):
+        with contextlib.suppress(OSError):
+            yield (folder / "mountinfo").read_text()
+
+
+def is_volatile(mounts: str, uppers: Sequence[Path]) -> bool:
+    """Whether an overlay with one of these upper layers is mounted ``volatile``, by a mountinfo
+    file (overlayfs.rst, «Volatile mount»)."""
+    wanted = {f"upperdir={upper}" for upper in uppers}
+    for _, _, kind, options in parse_mounts(mounts):
+        given = set(options.split(","))
+        if kind == "overlay" and wanted & given and any(each in given for each in _VOLATILE):
+            return True
+    return False
 
 
 def _is_read_only(processes: Processes) -> bool:
@@ -254,14 +281,16 @@ def find_file_system(path: Path) -> str:
     return [mount[2] for mount in holding if len(mount[0]) == deepest][-1]
 
 
-def parse_mounts(text: str) -> list[tuple[str, str, str]]:
-    """(mount point, options, type) of every line of a mountinfo file (proc(5))."""
+def parse_mounts(text: str) -> list[tuple[str, str, str, str]]:
+    """(mount point, options, type, the file system's own options) of every line of a mountinfo
+    file (proc(5))."""
     found = []
     for line in text.splitlines():
         head, _, tail = line.partition(" - ")
         words = head.split()
         point = words[4].replace("\\040", " ")
-        found.append((point, words[5], tail.split()[0]))
+        kind, _, *options = tail.split()
+        found.append((point, words[5], kind, " ".join(options)))
     return found
 
 

@@ -54,6 +54,8 @@ class Command:
     hidden: tuple[str, ...] = ()
     group: str | None = None
     cleanup: tuple[tuple[str, ...], ...] = ()
+    stays: bool = False
+    """Whether a container that has ended by itself is left, so that ``cleanup`` is always needed."""
     find_upper: Callable[[], Path | None] | None = None
     """Where what the container writes is, if the command has it in a store of its own."""
 
@@ -144,7 +146,7 @@ class CommandedInstance(PlainInstance):
         with contextlib.suppress(TrialError):
             self.starter.send("stop")
             ended = self.channel.wait_end(read_clock() + int(_STOP_S * _NANOSECONDS))
-        if not ended:
+        if not ended or self.command.stays:
             for words in self.command.cleanup:
                 with contextlib.suppress(HostError):
                     run_command(words, timeout=_CLEANUP_S, check=False,

@@ -175,6 +175,8 @@ def read_conditions(xml: str) -> Conditions:
         "network": network,
         "io": Condition(min(rates), "throttled by QEMU") if rates else Condition(NONE),
     }
+    if any(each.xpath("driver[@cache='unsafe']") for each in disks):
+        found["storage"] = Condition("volatile", "a disk that is never synced (cache=unsafe)")
     if "harness.upper=tmpfs" in line or not disks:
         found["storage"] = Condition("memory", "the guest's own memory")
     return found
