@@ -15,7 +15,7 @@ from harness.drivers.base import Toolbox
 from harness.drivers.podman import PodmanDriver
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
-from harness.model import build_phases
+from harness.model import Kind, build_phases
 from harness.paths import scratch_root
 from harness.probes.cpu import open_account
 from tests.integration.laboratory import instance_of, look_inside, run_in_lab
@@ -156,7 +156,7 @@ def test_what_is_written_is_synced_and_with_rm_the_certificate_says_that_it_is_n
 
     def read(run_id: str) -> object:
         with instance_of(platform, tiny_image, programs, run_id) as instance:
-            kind = "sandbox" if "gvisor" in platform else "container"
+            kind: Kind = "sandbox" if "gvisor" in platform else "container"
             return read_storage(kind, instance, instance.processes()).value
 
     assert run_in_lab(read, tmp_path) == value
