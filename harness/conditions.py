@@ -10,10 +10,11 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import cgroup
-from harness.certificate import NONE, Condition, Conditions, format_words
+from harness.certificate import NONE, Condition, Conditions, format_condition, format_words
 from harness.drivers.base import Instance, InstanceSpec, Processes
 from harness.errors import TrialError
 from harness.images.model import Image
@@ -43,7 +44,8 @@ def read_conditions(
         "network": read_network(kind, processes, spec),
     }
     found |= read_guest(instance, spec) if kind == "vm" else read_groups(instance, spec)
-    return {**found, **own}
+    here = bool(find_groups(instance, spec)) and not processes.elsewhere
+    return {**name_outer(found, spec.cgroups if here else ()), **own}
 
 
 def build_told(spec: InstanceSpec) -> dict[str, Condition]:
@@ -79,7 +81,7 @@ def _find_digest(path: Path | None) -> str | None:
 
 
 def read_groups(instance: Instance, spec: InstanceSpec) -> dict[str, Condition]:
-    """The limits of an instance's control groups, and of those above them, as the kernel has them.
+    """The limits of an instance's control groups, as the kernel has them.
 
     Without any group nothing can have been limited, unless an engine has groups of its own that
     are not to be seen from here.
@@ -102,6 +104,26 @@ def read_groups(instance: Instance, spec: InstanceSpec) -> dict[str, Condition]:
         for name, (value, how) in read.items()
     }
     return {**found, "disk": read_quota_size(instance, spec)}
+
+
+def name_outer(found: Mapping[str, Condition], groups: Sequence[Path]) -> dict[str, Condition]:
+    """The same with a word on each limit that the run itself has, if that is less.
+
+    Such a limit holds every platform of the run alike, so that it is no difference of theirs.
+    """
+    outer = cgroup.list_outer(groups)
+    limits = {
+        "cpus": read_quota(outer),
+        "memory": cgroup.read_memory_limit(outer),
+        "pids": read_least(outer, ("pids.max",)),
+    }
+    named = dict(found)
+    for name, limit in limits.items():
+        value = found[name].value
+        if limit is not None and (not isinstance(value, int | float) or limit < value):
+            word = f"the run itself has {format_condition(name, limit)}"
+            named[name] = replace(found[name], how="; ".join(filter(None, [found[name].how, word])))
+    return named
 
 
 def find_groups(instance: Instance, spec: InstanceSpec) -> list[Path]:
