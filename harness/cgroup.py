@@ -332,15 +332,23 @@ def read_memory_limit(folders: Sequence[Path]) -> int | None:
 
 
 def read_oom_kills(folders: Sequence[Path]) -> int:
-    """How many processes of the group, and below it, the kernel killed for want of memory."""
-    count = 0
-    for folder in folders:
-        for where, _, _ in os.walk(folder):
-            with contextlib.suppress(OSError):
-                counted = Path(where) / "memory.events.local"
-                table = counted if counted.exists() else Path(where) / "memory.oom_control"
-                count += _read_table(table).get("oom_kill", 0)
-    return count
+    """How many processes of the group, and below it, the kernel killed for want of memory.
+
+    On v2 a group counts those of groups below it that are gone, too; on v1 their count is lost.
+    """
+    return sum(max(_count_kills(folder), _read_kills(folder / "memory.events"))
+               for folder in folders)  # fmt: skip
+
+
+def _count_kills(folder: Path) -> int:
+    names = ("memory.events.local", "memory.oom_control")
+    return sum(_read_kills(Path(where) / name) for where, _, _ in os.walk(folder) for name in names)
+
+
+def _read_kills(table: Path) -> int:
+    with contextlib.suppress(OSError):
+        return _read_table(table).get("oom_kill", 0)
+    return 0
 
 
 def read_throttled(folders: Sequence[Path]) -> int:

@@ -21,6 +21,7 @@ from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
 from harness.ground import check_kept, limit_instance_writing, made_folder, made_groups, set_cache
 from harness.images.model import Image
+from harness.isolation.kernel_log import start_log
 from harness.launch import build_launch
 from harness.model import (
     NO_ACCELERATOR,
@@ -34,7 +35,7 @@ from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
 from harness.probes.efficiency import WorkMeter
-from harness.probes.endings import explain_end
+from harness.probes.endings import Evidence, explain_end
 from harness.starter import read_clock
 from harness.variants import parse_variant
 
@@ -249,7 +250,7 @@ class _Trial:
     def _start_and_stop(self) -> None:
         available = memory.read_available()
         account = open_account(self.spec.cgroups, self.driver.daemon)
-        with self.driver.start_instance(self.spec) as instance:
+        with start_log() as log, self.driver.start_instance(self.spec) as instance:
             self.notes.milestones = instance.milestones
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
@@ -259,7 +260,10 @@ class _Trial:
             try:
                 self._read_instance(instance, account, available, meter)
             except TrialError as error:
-                raise self._explain(error, late=meter.is_late()) from error
+                words = log.read_about(self.spec.name)
+                printed = instance.channel.output.decode(errors="replace")
+                evidence = Evidence(printed, words, late=meter.is_late())
+                raise self._explain(error, evidence) from error
             self._note_evidence(instance)
             seen = instance.files() is not None and not find_backing(self.spec.folder).exists()
             self.used = disk.read_used(self.spec.folder) if seen else None
@@ -294,9 +298,9 @@ class _Trial:
         self.notes.marks += meter.marks
         self.notes.details.update(meter.details)
 
-    def _explain(self, error: TrialError, *, late: bool) -> TrialError:
+    def _explain(self, error: TrialError, seen: Evidence) -> TrialError:
         """The failure in the words of what ended the workload: a limit is an outcome of its own."""
-        ending = explain_end(error, self.spec, self.driver.kind, late=late)
+        ending = explain_end(error, self.spec, self.driver.kind, seen)
         if ending.by:
             self.notes.details["ended_by"] = ending.by
         return ending.error

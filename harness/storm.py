@@ -310,7 +310,7 @@ class _Crowd:
             try:
                 self._keep_running(start, spec)
             except TrialError as error:  # its groups still tell what ended it
-                raise explain_end(error, spec, self.driver.kind, late=False).error from error
+                raise explain_end(error, spec, self.driver.kind).error from error
 
     def _keep_running(self, start: _Start, spec: InstanceSpec) -> None:
         with self.driver.start_instance(spec) as instance:

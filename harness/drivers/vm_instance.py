@@ -8,10 +8,10 @@ from pathlib import Path
 from harness import cgroup
 from harness.certificate import KEY, NONE, Condition, build_document
 from harness.channel import Channel
-from harness.drivers.base import InstanceSpec, Processes, find_address
+from harness.drivers.base import UPPER, InstanceSpec, Processes, find_address
 from harness.drivers.domain_xml import read_conditions
 from harness.drivers.libvirt_host import Domain as RunningDomain
-from harness.drivers.storage import UPPER, Storage
+from harness.drivers.storage import Storage
 from harness.errors import TrialError
 from harness.process import find_children
 from harness.starter import Starter, read_clock
