@@ -33,9 +33,14 @@ _UNKNOWN = Condition(None)
 
 
 def read_conditions(
-    kind: Kind, instance: Instance, spec: InstanceSpec, own: Conditions
+    kind: Kind,
+    instance: Instance,
+    spec: InstanceSpec,
+    own: Conditions,
+    refused: Mapping[str, str] | None = None,
 ) -> Conditions:
-    """All of a started instance's conditions; ``own`` is what its driver knows better."""
+    """All of a started instance's conditions; ``own`` is what its driver knows better, and
+    ``refused`` why a limit that is not there could not be set."""
     processes = instance.processes()
     found = {
         **build_told(spec),
@@ -45,7 +50,16 @@ def read_conditions(
     }
     found |= read_guest(instance, spec) if kind == "vm" else read_groups(instance, spec)
     here = bool(find_groups(instance, spec)) and not processes.elsewhere
-    return {**name_outer(found, spec.cgroups if here else ()), **own}
+    found = {**name_outer(found, spec.cgroups if here else ()), **own}
+    for name, reason in (refused or {}).items():
+        if name in found and found[name].value == NONE:
+            found[name] = add_word(found[name], reason)
+    return found
+
+
+def add_word(condition: Condition, word: str) -> Condition:
+    """The same condition with more of how it is so."""
+    return replace(condition, how="; ".join(filter(None, [condition.how, word])))
 
 
 def build_told(spec: InstanceSpec) -> dict[str, Condition]:
@@ -121,8 +135,9 @@ def name_outer(found: Mapping[str, Condition], groups: Sequence[Path]) -> dict[s
     for name, limit in limits.items():
         value = found[name].value
         if limit is not None and (not isinstance(value, int | float) or limit < value):
-            word = f"the run itself has {format_condition(name, limit)}"
-            named[name] = replace(found[name], how="; ".join(filter(None, [found[name].how, word])))
+            named[name] = add_word(
+                found[name], f"the run itself has {format_condition(name, limit)}"
+            )
     return named
 
 
@@ -150,9 +165,10 @@ def read_quota_size(instance: Instance, spec: InstanceSpec) -> Condition:
     if files is None:
         return _UNKNOWN
     backing = find_backing(spec.folder)
-    if backing.exists() and files and all(each.is_relative_to(spec.folder) for each in files):
+    own = bool(files) and all(each.is_relative_to(spec.folder) for each in files)
+    if backing.exists() and own:
         return Condition(backing.stat().st_size, "a file system of its own")
-    return Condition(NONE, "its engine has a store of its own" if spec.disk else "")
+    return Condition(NONE, "its engine has a store of its own" if spec.disk and not own else "")
 
 
 def find_backing(folder: Path) -> Path:
@@ -296,11 +312,14 @@ def _is_read_only(processes: Processes) -> bool:
 
 
 def find_file_system(path: Path) -> str:
-    """The type of the file system that a path lies on."""
+    """The type of the file system that a path lies on; of a quota's, that its file lies on."""
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
     holding = [mount for mount in mounts if path.is_relative_to(mount[0])]
     deepest = max(len(mount[0]) for mount in holding)
-    return [mount[2] for mount in holding if len(mount[0]) == deepest][-1]
+    point, _, kind, _ = [mount for mount in holding if len(mount[0]) == deepest][-1]
+    if point != "/" and (backing := find_backing(Path(point))).exists():
+        return find_file_system(backing)
+    return kind
 
 
 def parse_mounts(text: str) -> list[tuple[str, str, str, str]]:

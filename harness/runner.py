@@ -19,7 +19,15 @@ from harness.certificate import KEY, Condition, build_document, parse_conditions
 from harness.conditions import find_backing, read_conditions
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
-from harness.ground import check_kept, limit_instance_writing, made_folder, made_groups, set_cache
+from harness.ground import (
+    check_kept,
+    limit_instance_writing,
+    made_folder,
+    made_groups,
+    note_refused,
+    read_refused,
+    set_cache,
+)
 from harness.images.model import Image
 from harness.isolation.kernel_log import start_log
 from harness.launch import build_launch
@@ -211,8 +219,7 @@ class _Trial:
             self._measure_in_folder(refused)
 
     def _measure_in_folder(self, refused: str) -> None:
-        if refused:
-            self.notes.details["disk_quota"] = refused
+        note_refused(self.notes.details, "disk", refused)
         left: list[str] = []
         try:
             with made_groups(self.spec, self.bench.tree, left) as self.spec:
@@ -272,13 +279,15 @@ class _Trial:
             self.ends = instance.ends
 
     def _limit_writing(self) -> None:
-        limit_instance_writing(self.spec, self.driver, self.bench.scratch)
+        reason = limit_instance_writing(self.spec, self.driver, self.bench.scratch)
+        note_refused(self.notes.details, "io", reason)
 
     def _note_evidence(self, instance: Instance) -> None:
         """What the platform has to say of the trial, and the conditions that it ran under."""
         evidence = dict(instance.read_evidence())
         own = parse_conditions(evidence.pop(KEY, {}))
-        found = read_conditions(self.driver.kind, instance, self.spec, own)
+        refused = read_refused(self.notes.details)
+        found = read_conditions(self.driver.kind, instance, self.spec, own, refused)
         found = {**found, "cache": Condition(self.bench.cache)}
         self.notes.details |= {**evidence, KEY: build_document(found)}
 

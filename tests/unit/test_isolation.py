@@ -24,6 +24,7 @@ from harness.isolation.groups import (
 )
 from harness.isolation.machine import parse_machine
 from harness.isolation.model import MIB, Hog, Limits, Report, Reserve
+from harness.isolation.quota import start_quota
 from harness.isolation.trials import build_schedule
 from harness.isolation.victim import INTERVAL_S, fill_omitted, find_percentiles
 from harness.limits import limit_processes, limit_writing, parse_rates, read_least, read_quota
@@ -474,3 +475,14 @@ def test_every_task_is_tried_once_on_every_platform() -> None:
         ("a", "probe"), ("b", "probe"), ("a", "limits"), ("b", "limits"),
     ]  # fmt: skip
     assert [each.trial for each in schedule] == [0, 2, 4, 6]
+
+
+def test_a_quota_that_cannot_be_leaves_no_file_that_would_pass_for_one(tmp_path: Path) -> None:
+    folder = tmp_path / "t7"
+    folder.mkdir()
+    with start_quota(folder, (1 << 63) - 1) as refused:
+        assert refused is not None and refused.startswith("this host gives no file system of ")
+        assert list(tmp_path.iterdir()) == [folder]
+    with start_quota(folder, 4096) as refused:  # mke2fs takes no such size
+        assert refused is not None
+        assert list(tmp_path.iterdir()) == [folder]
