@@ -122,6 +122,8 @@ class VmInstance:
         """What else is worth keeping of a trial, read at the settled point: what libvirt was told
         of its limits and paths."""
         found = {"disk": self._read_size(), **read_conditions(self.layout.xml.read_text())}
+        if self.domain.writing is not None:
+            found["io"] = Condition(self.domain.writing, "throttled by QEMU")
         return {KEY: build_document(found)}
 
     def _read_size(self) -> Condition:
