@@ -101,6 +101,32 @@ def test_what_trials_of_a_platform_do_not_agree_in_is_not_known() -> None:
     assert merged["image"] == ALIKE["image"]
 
 
+UNREAD: Conditions = {**ALIKE, "pids": Condition(None)}
+
+
+@pytest.mark.parametrize(
+    ("trials", "merged"),
+    [
+        ([ALIKE, UNREAD, ALIKE], Condition(NONE, "read in 2 of 3 trials")),
+        ([UNREAD, ALIKE, ALIKE], Condition(NONE, "read in 2 of 3 trials")),
+        ([ALIKE, UNREAD], Condition(None, "read in 1 of 2 trials only")),
+        ([UNREAD, UNREAD], Condition(None)),
+        (
+            [ALIKE, ALIKE, UNREAD, {**ALIKE, "pids": Condition(64)}],
+            Condition(None, "not the same in every trial"),
+        ),
+    ],
+)
+def test_a_trial_that_could_not_be_read_does_not_take_the_ratio_from_all_others(
+    trials: list[Conditions], merged: Condition
+) -> None:
+    found = {("one", "noop"): merge_conditions(trials), ("two", "noop"): ALIKE}
+    assert found["one", "noop"]["pids"] == merged
+    refusal = Certificate(found).find_refusal("one", "two", "noop")
+    why = f" ({merged.how})" if merged.how else ""
+    assert refusal == ("" if merged.value else f"not alike: pids not known{why} against none")
+
+
 def test_a_certificate_survives_the_journal() -> None:
     assert parse_conditions(build_document(ALIKE)) == ALIKE
     assert parse_conditions("damaged") == {}
