@@ -29,7 +29,8 @@ DIMENSIONS: Mapping[str, str] = {
     "pids": "how many processes and threads it may have",
     "disk": "how much it may write",
     "io": "how fast it may write",
-    "storage": "what its writable layer lies on: the host's disk, memory, or nothing",
+    "storage": "what its writable layer lies on: the host's disk (`volatile`: never synced to it), "
+    "memory, or nothing",
     "network": "bridge, the host's own, or none",
 }
 """Dimensions by the name that the plan's ``differ`` takes, with what they are."""
