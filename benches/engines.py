@@ -111,6 +111,9 @@ class Rig:
             ),  # as the harness has its commands: see start_commanded_instance
         ):
             seconds = time_whole(command, spec.folder / "time.json")
+        if command.stays:  # on both sides its removal is a command of its own, outside the time
+            for words in command.cleanup:
+                run_command(words, timeout=60, env=command.environment)
         cgroup.remove(spec.cgroups)
         wait_idle()
         return seconds + self.mounting

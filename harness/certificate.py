@@ -29,7 +29,8 @@ DIMENSIONS: Mapping[str, str] = {
     "pids": "how many processes and threads it may have",
     "disk": "how much it may write",
     "io": "how fast it may write",
-    "storage": "what its writable layer lies on: the host's disk, memory, or nothing",
+    "storage": "what its writable layer lies on: the host's disk (`volatile`: never synced to it), "
+    "memory, or nothing",
     "network": "bridge, the host's own, or none",
 }
 """Dimensions by the name that the plan's ``differ`` takes, with what they are."""
@@ -127,7 +128,7 @@ def find_differences(one: Conditions, other: Conditions) -> list[Difference]:
         pair = [each.get(dimension, Condition(None)) for each in (one, other)]
         values = [each.value for each in pair]
         if None in values or values[0] != values[1]:
-            texts = [format_condition(dimension, each.value) for each in pair]
+            texts = [_format_side(dimension, each) for each in pair]
             found.append(Difference(dimension, *texts))
     return found
 
@@ -141,6 +142,12 @@ def format_condition(dimension: str, value: Value) -> str:
     if dimension == "io":
         return f"{format_bytes(value)}/s"
     return format_bytes(value) if dimension in _SIZES else f"{value:g}"
+
+
+def _format_side(dimension: str, condition: Condition) -> str:
+    """A value in words, and why it is not known where that can be said."""
+    text = format_condition(dimension, condition.value)
+    return f"{text} ({condition.how})" if condition.value is None and condition.how else text
 
 
 def build_certificate(outcomes: Iterable[Outcome], manifest: Mapping[str, object]) -> Certificate:
@@ -166,13 +173,25 @@ def _read_names(value: object) -> frozenset[str]:
 
 def merge_conditions(trials: Sequence[Conditions]) -> Conditions:
     """One platform's conditions over its trials; what they do not agree in is not known."""
-    merged = {}
-    for dimension in DIMENSIONS:
-        seen = [each[dimension] for each in trials if dimension in each]
-        if seen:
-            alike = len({each.value for each in seen}) == 1
-            merged[dimension] = seen[0] if alike else Condition(None, _VARIES)
-    return merged
+    found = {name: [each[name] for each in trials if name in each] for name in DIMENSIONS}
+    return {name: merge_condition(seen) for name, seen in found.items() if seen}
+
+
+def merge_condition(trials: Sequence[Condition]) -> Condition:
+    """One dimension over a platform's trials, which all are started in the same way.
+
+    A value that most of them have is theirs, where the others could not be read: an instance that
+    is busy does not answer. Two values are none, however rare one of them is.
+    """
+    known = [each for each in trials if each.value is not None]
+    if len({each.value for each in known}) > 1:
+        return Condition(None, _VARIES)
+    if not known or len(known) == len(trials):
+        return trials[0]
+    count = f"read in {len(known)} of {len(trials)} trials"
+    if 2 * len(known) > len(trials):
+        return Condition(known[0].value, "; ".join(filter(None, [known[0].how, count])))
+    return Condition(None, f"{count} only")
 
 
 def parse_conditions(document: object) -> Conditions:

@@ -218,6 +218,29 @@ def find_hierarchy(folder: Path) -> Path:
     return MOUNT / folder.relative_to(MOUNT).parts[0]
 
 
+def list_levels(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Groups, and those above them up to the run's own: where a run's limits are.
+
+    What lies above (`list_outer`) limits the run itself, and with it every platform alike: a
+    container that the harness runs in, a Kubernetes pod.
+    """
+    return tuple(level for folder in folders for level in _split_levels(folder)[0])
+
+
+def list_outer(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """The groups that the run's own lies in, as far up as they can be seen from here."""
+    found = (level for folder in folders for level in _split_levels(folder)[1])
+    return tuple(dict.fromkeys(found))
+
+
+def _split_levels(folder: Path) -> tuple[list[Path], list[Path]]:
+    """A group with those above it: the run's, whose names begin with `PREFIX`, and the others."""
+    levels = [folder, *folder.parents]
+    named = [place for place, level in enumerate(levels) if level.name.startswith(PREFIX)]
+    count = 1 + max(named, default=0)
+    return levels[:count], levels[count:] if named else []
+
+
 def read_processes(folders: Sequence[Path]) -> tuple[int, ...]:
     """Process ids in the group and below it, as numbered in this process's pid namespace."""
     pids: set[int] = set()
@@ -298,26 +321,34 @@ def _read_memory_v1(folder: Path) -> MemoryCharge:
 
 
 def read_memory_limit(folders: Sequence[Path]) -> int | None:
-    """The least memory limit of a group and those above it, in bytes; None where there is none."""
+    """The least memory limit on the `list_levels`, in bytes; None where there is none."""
     limits = []
-    for folder in folders:
+    for folder in list_levels(folders):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            found = [each / name for each in (folder, *folder.parents) if (each / name).exists()]
-            limits += [path.read_text().strip() for path in found]
+            if (folder / name).exists():
+                limits.append((folder / name).read_text().strip())
     sizes = [int(text) for text in limits if text != "max"]
     return min((size for size in sizes if size < _NO_LIMIT), default=None)
 
 
 def read_oom_kills(folders: Sequence[Path]) -> int:
-    """How many processes of the group, and below it, the kernel killed for want of memory."""
-    count = 0
-    for folder in folders:
-        for where, _, _ in os.walk(folder):
-            with contextlib.suppress(OSError):
-                counted = Path(where) / "memory.events.local"
-                table = counted if counted.exists() else Path(where) / "memory.oom_control"
-                count += _read_table(table).get("oom_kill", 0)
-    return count
+    """How many processes of the group, and below it, the kernel killed for want of memory.
+
+    On v2 a group counts those of groups below it that are gone, too; on v1 their count is lost.
+    """
+    return sum(max(_count_kills(folder), _read_kills(folder / "memory.events"))
+               for folder in folders)  # fmt: skip
+
+
+def _count_kills(folder: Path) -> int:
+    names = ("memory.events.local", "memory.oom_control")
+    return sum(_read_kills(Path(where) / name) for where, _, _ in os.walk(folder) for name in names)
+
+
+def _read_kills(table: Path) -> int:
+    with contextlib.suppress(OSError):
+        return _read_table(table).get("oom_kill", 0)
+    return 0
 
 
 def read_throttled(folders: Sequence[Path]) -> int:

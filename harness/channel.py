@@ -15,6 +15,8 @@ from harness.units import format_seconds
 
 _NANOSECONDS = 1_000_000_000
 _ANSWER_S = 10.0
+_LAST_WORD_NS = _NANOSECONDS
+"""How long a last word may take from a program that has ended."""
 _OUTPUT_KEPT = 1 << 20
 _REPORT = "3"  # the number of the output that a report is
 
@@ -59,6 +61,8 @@ class Channel:
     """What a restored guest has to say back; any other answer is a guest of the past."""
     finished: int | None = None
     """When the program that is the instance ended, on the one clock."""
+    how: str = ""
+    """How it ended: ``code 137``."""
     heard: Callable[[bytes], None] = lambda _: None
     """Told what the workload prints, as it arrives."""
     reached: Callable[[str], None] = lambda _: None
@@ -82,6 +86,7 @@ class Channel:
             if event.source == "channel" and event.text.split(" ")[0] == answer:
                 return event.text.removeprefix(answer).strip()
             self._take(event, starting=False)
+            self._require_program()
         raise TrialError(f"the agent did not answer {question!r} within {seconds:g} s")
 
     def round_trips(self, count: int) -> list[float]:
@@ -94,6 +99,7 @@ class Channel:
                 found.append(int(event.text[4:]) / _NANOSECONDS)
             else:
                 self._take(event, starting=False)
+                self._require_program()
         if len(found) < count:
             raise TrialError(f"the agent echoed {len(found)} of {count} bytes")
         return found
@@ -108,10 +114,13 @@ class Channel:
         return True
 
     def wait_exit(self, deadline: int) -> None:
-        """Wait until the workload has ended and the last byte it printed is here."""
+        """Wait until the workload has ended and the last byte it printed is here; TrialError at
+        the deadline, and where the instance has ended without a word of it."""
         while self.exit is None:
-            event = self._next(deadline)
+            last = min(deadline, self.finished + _LAST_WORD_NS) if self.finished else deadline
+            event = self._next(last)
             if event is None:
+                self._require_program()
                 raise TrialError("the workload did not end in time")
             self._take(event, starting=False)
 
@@ -154,7 +163,7 @@ class Channel:
         if event.source == "channel" and word == "exit":
             self.exit = rest
         if event.source == "launch" and word == "ended" and rest.split()[0] == str(self.pid):
-            self.finished = event.stamp
+            self.finished, self.how = event.stamp, rest.partition(" ")[2]
         problem = self._find_problem(event) if starting else None
         if problem is not None:
             raise TrialError(problem, hint=self._hint())
@@ -174,9 +183,16 @@ class Channel:
         if self.exit is not None and word == "exit":
             return f"the workload ended with {self.exit} before it was ready"
         if self.finished:
-            how = f"{self.program} ended ({rest.partition(' ')[2]}) before the workload was ready"
-            return f"{how}: {said}" if (said := self.evidence()) else how
+            return self._describe_finish("before the workload was ready")
         return None
+
+    def _require_program(self) -> None:
+        if self.finished:
+            raise TrialError(self._describe_finish("in the midst of the work"))
+
+    def _describe_finish(self, when: str) -> str:
+        how = f"{self.program} ended ({self.how}) {when}"
+        return f"{how}: {said}" if (said := self.evidence()) else how
 
     def _describe_timeout(self, milestone: str, deadline: int) -> str:
         request = self.milestones.get("request", deadline)

@@ -9,11 +9,12 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import cgroup
-from harness.certificate import NONE, Condition, Conditions, format_words
+from harness.certificate import NONE, Condition, Conditions, format_condition, format_words
 from harness.drivers.base import Instance, InstanceSpec, Processes
 from harness.errors import TrialError
 from harness.images.model import Image
@@ -23,15 +24,23 @@ from harness.limits import find_device, find_writing, read_least, read_quota
 from harness.model import Kind
 
 MEMORY, DISK, READ_ONLY = "memory", "disk", "read-only"
+VOLATILE = "volatile"
+"""A layer on the disk that is never synced to it: to wait for that costs nothing."""
 HOST, BRIDGE = "host", "bridge"
+_VOLATILE = ("volatile", "fsync=volatile")
 _IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
 _UNKNOWN = Condition(None)
 
 
 def read_conditions(
-    kind: Kind, instance: Instance, spec: InstanceSpec, own: Conditions
+    kind: Kind,
+    instance: Instance,
+    spec: InstanceSpec,
+    own: Conditions,
+    refused: Mapping[str, str] | None = None,
 ) -> Conditions:
-    """All of a started instance's conditions; ``own`` is what its driver knows better."""
+    """All of a started instance's conditions; ``own`` is what its driver knows better, and
+    ``refused`` why a limit that is not there could not be set."""
     processes = instance.processes()
     found = {
         **build_told(spec),
@@ -40,7 +49,17 @@ def read_conditions(
         "network": read_network(kind, processes, spec),
     }
     found |= read_guest(instance, spec) if kind == "vm" else read_groups(instance, spec)
-    return {**found, **own}
+    here = bool(find_groups(instance, spec)) and not processes.elsewhere
+    found = {**name_outer(found, spec.cgroups if here else ()), **own}
+    for name, reason in (refused or {}).items():
+        if name in found and found[name].value == NONE:
+            found[name] = add_word(found[name], reason)
+    return found
+
+
+def add_word(condition: Condition, word: str) -> Condition:
+    """The same condition with more of how it is so."""
+    return replace(condition, how="; ".join(filter(None, [condition.how, word])))
 
 
 def build_told(spec: InstanceSpec) -> dict[str, Condition]:
@@ -76,7 +95,7 @@ def _find_digest(path: Path | None) -> str | None:
 
 
 def read_groups(instance: Instance, spec: InstanceSpec) -> dict[str, Condition]:
-    """The limits of an instance's control groups, and of those above them, as the kernel has them.
+    """The limits of an instance's control groups, as the kernel has them.
 
     Without any group nothing can have been limited, unless an engine has groups of its own that
     are not to be seen from here.
@@ -99,6 +118,27 @@ def read_groups(instance: Instance, spec: InstanceSpec) -> dict[str, Condition]:
         for name, (value, how) in read.items()
     }
     return {**found, "disk": read_quota_size(instance, spec)}
+
+
+def name_outer(found: Mapping[str, Condition], groups: Sequence[Path]) -> dict[str, Condition]:
+    """The same with a word on each limit that the run itself has, if that is less.
+
+    Such a limit holds every platform of the run alike, so that it is no difference of theirs.
+    """
+    outer = cgroup.list_outer(groups)
+    limits = {
+        "cpus": read_quota(outer),
+        "memory": cgroup.read_memory_limit(outer),
+        "pids": read_least(outer, ("pids.max",)),
+    }
+    named = dict(found)
+    for name, limit in limits.items():
+        value = found[name].value
+        if limit is not None and (not isinstance(value, int | float) or limit < value):
+            named[name] = add_word(
+                found[name], f"the run itself has {format_condition(name, limit)}"
+            )
+    return named
 
 
 def find_groups(instance: Instance, spec: InstanceSpec) -> list[Path]:
@@ -125,9 +165,10 @@ def read_quota_size(instance: Instance, spec: InstanceSpec) -> Condition:
     if files is None:
         return _UNKNOWN
     backing = find_backing(spec.folder)
-    if backing.exists() and files and all(each.is_relative_to(spec.folder) for each in files):
+    own = bool(files) and all(each.is_relative_to(spec.folder) for each in files)
+    if backing.exists() and own:
         return Condition(backing.stat().st_size, "a file system of its own")
-    return Condition(NONE, "its engine has a store of its own" if spec.disk else "")
+    return Condition(NONE, "its engine has a store of its own" if spec.disk and not own else "")
 
 
 def find_backing(folder: Path) -> Path:
@@ -233,8 +274,32 @@ def read_storage(kind: Kind, instance: Instance, processes: Processes) -> Condit
     if not places:
         return _UNKNOWN
     means = "disk image" if kind == "vm" else "layer"
-    in_memory = all(name in _IN_MEMORY for name in places)
-    return Condition(MEMORY if in_memory else DISK, f"{means} on the host's {' and '.join(places)}")
+    how = f"{means} on the host's {' and '.join(places)}"
+    if all(name in _IN_MEMORY for name in places):
+        return Condition(MEMORY, how)
+    if kind != "vm" and any(is_volatile(text, files) for text in _read_mounts(processes)):
+        return Condition(VOLATILE, f"{how}, mounted so that it is never synced")
+    return Condition(DISK, how)
+
+
+def _read_mounts(processes: Processes) -> Iterator[str]:
+    """The mounts that this process, the instance and its helpers see: a sandbox's root is mounted
+    outside it."""
+    pids = () if processes.elsewhere else (*processes.inside[:1], *processes.helpers)
+    for folder in (Path("/proc/self"), *(processes.proc / str(pid) for pid in pids)):
+        with contextlib.suppress(OSError):
+            yield (folder / "mountinfo").read_text()
+
+
+def is_volatile(mounts: str, uppers: Sequence[Path]) -> bool:
+    """Whether an overlay with one of these upper layers is mounted ``volatile``, by a mountinfo
+    file (overlayfs.rst, «Volatile mount»)."""
+    wanted = {f"upperdir={upper}" for upper in uppers}
+    for _, _, kind, options in parse_mounts(mounts):
+        given = set(options.split(","))
+        if kind == "overlay" and wanted & given and any(each in given for each in _VOLATILE):
+            return True
+    return False
 
 
 def _is_read_only(processes: Processes) -> bool:
@@ -247,21 +312,26 @@ def _is_read_only(processes: Processes) -> bool:
 
 
 def find_file_system(path: Path) -> str:
-    """The type of the file system that a path lies on."""
+    """The type of the file system that a path lies on; of a quota's, that its file lies on."""
     mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
     holding = [mount for mount in mounts if path.is_relative_to(mount[0])]
     deepest = max(len(mount[0]) for mount in holding)
-    return [mount[2] for mount in holding if len(mount[0]) == deepest][-1]
+    point, _, kind, _ = [mount for mount in holding if len(mount[0]) == deepest][-1]
+    if point != "/" and (backing := find_backing(Path(point))).exists():
+        return find_file_system(backing)
+    return kind
 
 
-def parse_mounts(text: str) -> list[tuple[str, str, str]]:
-    """(mount point, options, type) of every line of a mountinfo file (proc(5))."""
+def parse_mounts(text: str) -> list[tuple[str, str, str, str]]:
+    """(mount point, options, type, the file system's own options) of every line of a mountinfo
+    file (proc(5))."""
     found = []
     for line in text.splitlines():
         head, _, tail = line.partition(" - ")
         words = head.split()
         point = words[4].replace("\\040", " ")
-        found.append((point, words[5], tail.split()[0]))
+        kind, _, *options = tail.split()
+        found.append((point, words[5], kind, " ".join(options)))
     return found
 
 

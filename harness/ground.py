@@ -5,7 +5,7 @@ holds in one of them only.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from harness.limits import limit_writing
 from harness.model import CacheState
 from harness.probes import page_cache
 from harness.probes.page_cache import Residency
+
+REFUSED = "limits_refused"
+"""Where the details of a trial have why a limit could not be set."""
 
 
 @contextlib.contextmanager
@@ -54,11 +57,35 @@ def made_groups(
             left += stays
 
 
-def limit_instance_writing(spec: InstanceSpec, driver: Driver, scratch: Path) -> None:
+def limit_instance_writing(spec: InstanceSpec, driver: Driver, scratch: Path) -> str:
     """Limit writing in the instance's groups, in those that its engine has made meanwhile too; QEMU
-    limits a guest's disk itself. To be called before the start, and once it is ready."""
-    if spec.io is not None and spec.limits and driver.kind != "vm":
-        limit_writing(spec.cgroups, [scratch, spec.folder], spec.io)
+    limits a guest's disk itself. To be called before the start, and once it is ready.
+
+    Returns why it cannot be limited; empty where it is, or is not to be.
+    """
+    if spec.io is None or not spec.limits or driver.kind == "vm":
+        return ""
+    return "; ".join(limit_writing(spec.cgroups, [scratch, spec.folder], spec.io).values())
+
+
+def note_refused(details: dict[str, object], dimension: str, reason: str) -> None:
+    """Keep with a trial why one of the plan's limits could not be set; nothing without a reason."""
+    if reason:
+        details[REFUSED] = {**read_refused(details), dimension: reason}
+
+
+def read_refused(details: Mapping[str, object]) -> dict[str, str]:
+    """What a trial's details have of that, by the dimension of the certificate."""
+    found = details.get(REFUSED)
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, Mapping) else {}
+
+
+def format_refused(details: Mapping[str, object]) -> list[str]:
+    """A line for the user on each limit of the plan that could not be set."""
+    return [
+        f"the plan's `{name}` limits nothing here: {reason}"
+        for name, reason in read_refused(details).items()
+    ]
 
 
 def set_cache(driver: Driver, image: Image, state: CacheState) -> tuple[Residency, list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.cgroup import MOUNT, PREFIX, CgroupTree
+from harness.cgroup import MOUNT, PREFIX, CgroupTree, list_levels
 
 _WRITE_FILES = ("blkio.throttle.write_bps_device", "io.max")
 
@@ -113,23 +113,21 @@ def parse_rates(text: str) -> list[float]:
 
 
 def read_least(folders: Sequence[Path], names: Sequence[str]) -> int | None:
-    """The least number in these files of the groups and those above them; None without one."""
+    """The least number in these files on the `list_levels`; None without one."""
     found = []
-    for folder in folders:
-        for each in (folder, *folder.parents):
-            for name in names:
-                with contextlib.suppress(OSError, ValueError):
-                    found.append(int((each / name).read_text().split()[0]))
+    for folder in list_levels(folders):
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int((folder / name).read_text().split()[0]))
     return min((number for number in found if 0 < number < 1 << 62), default=None)
 
 
 def read_quota(folders: Sequence[Path]) -> float | None:
-    """The least CPU quota of the groups and those above them, in cores; None without one."""
+    """The least CPU quota on the `list_levels`, in cores; None without one."""
     found = []
-    for folder in folders:
-        for each in (folder, *folder.parents):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(_read_own_quota(each))
+    for folder in list_levels(folders):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(_read_own_quota(folder))
     return min((quota for quota in found if quota > 0), default=None)
 
 

@@ -19,8 +19,17 @@ from harness.certificate import KEY, Condition, build_document, parse_conditions
 from harness.conditions import find_backing, read_conditions
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
-from harness.ground import check_kept, limit_instance_writing, made_folder, made_groups, set_cache
+from harness.ground import (
+    check_kept,
+    limit_instance_writing,
+    made_folder,
+    made_groups,
+    note_refused,
+    read_refused,
+    set_cache,
+)
 from harness.images.model import Image
+from harness.isolation.kernel_log import start_log
 from harness.isolation.model import Reserve
 from harness.launch import build_launch
 from harness.model import (
@@ -35,7 +44,7 @@ from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
 from harness.probes.efficiency import WorkMeter
-from harness.probes.endings import explain_end
+from harness.probes.endings import Evidence, explain_end
 from harness.room import require_room
 from harness.starter import read_clock
 from harness.variants import parse_variant
@@ -218,8 +227,7 @@ class _Trial:
             self._measure_in_folder(refused)
 
     def _measure_in_folder(self, refused: str) -> None:
-        if refused:
-            self.notes.details["disk_quota"] = refused
+        note_refused(self.notes.details, "disk", refused)
         left: list[str] = []
         try:
             with made_groups(self.spec, self.bench.tree, left) as self.spec:
@@ -257,7 +265,7 @@ class _Trial:
     def _start_and_stop(self) -> None:
         available = memory.read_available()
         account = open_account(self.spec.cgroups, self.driver.daemon)
-        with self.driver.start_instance(self.spec) as instance:
+        with start_log() as log, self.driver.start_instance(self.spec) as instance:
             self.notes.milestones = instance.milestones
             self.notes.accelerator = instance.accelerator
             if instance.accelerator == "tcg":
@@ -267,7 +275,10 @@ class _Trial:
             try:
                 self._read_instance(instance, account, available, meter)
             except TrialError as error:
-                raise self._explain(error, late=meter.is_late()) from error
+                words = log.read_about(self.spec.name)
+                printed = instance.channel.output.decode(errors="replace")
+                evidence = Evidence(printed, words, late=meter.is_late())
+                raise self._explain(error, evidence) from error
             self._note_evidence(instance)
             seen = instance.files() is not None and not find_backing(self.spec.folder).exists()
             self.used = disk.read_used(self.spec.folder) if seen else None
@@ -276,13 +287,15 @@ class _Trial:
             self.ends = instance.ends
 
     def _limit_writing(self) -> None:
-        limit_instance_writing(self.spec, self.driver, self.bench.scratch)
+        reason = limit_instance_writing(self.spec, self.driver, self.bench.scratch)
+        note_refused(self.notes.details, "io", reason)
 
     def _note_evidence(self, instance: Instance) -> None:
         """What the platform has to say of the trial, and the conditions that it ran under."""
         evidence = dict(instance.read_evidence())
         own = parse_conditions(evidence.pop(KEY, {}))
-        found = read_conditions(self.driver.kind, instance, self.spec, own)
+        refused = read_refused(self.notes.details)
+        found = read_conditions(self.driver.kind, instance, self.spec, own, refused)
         found = {**found, "cache": Condition(self.bench.cache)}
         self.notes.details |= {**evidence, KEY: build_document(found)}
 
@@ -302,9 +315,9 @@ class _Trial:
         self.notes.marks += meter.marks
         self.notes.details.update(meter.details)
 
-    def _explain(self, error: TrialError, *, late: bool) -> TrialError:
+    def _explain(self, error: TrialError, seen: Evidence) -> TrialError:
         """The failure in the words of what ended the workload: a limit is an outcome of its own."""
-        ending = explain_end(error, self.spec, self.driver.kind, late=late)
+        ending = explain_end(error, self.spec, self.driver.kind, seen)
         if ending.by:
             self.notes.details["ended_by"] = ending.by
         return ending.error

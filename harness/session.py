@@ -19,6 +19,7 @@ from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
 from harness.errors import HarnessError, HostError, InputError
+from harness.ground import format_refused
 from harness.images.bootable import require_forms
 from harness.images.catalog import require_image, require_packing
 from harness.images.kernel import require_guest_kernel
@@ -286,10 +287,12 @@ def _run_trials(
             told=lambda more: listener.extend(work.count(more)),
         )
         stored = len(done)
+        told: set[str] = set()
         for outcomes in work.run(pace):
             store.append(*outcomes)
             stored += len(outcomes)
             for outcome in outcomes:
+                _say_refused(outcome, told, listener.say)
                 listener.advance(outcome)
         listener.extend(stored)
         ending = pace.conclude()
@@ -308,6 +311,14 @@ def drop_unfinished(store: Store, work: Work, say: Callable[[str], None]) -> lis
         say(f"begins anew, as it was interrupted: {last.workload} {count} times on {last.platform}")
         store.drop_last(count)
     return outcomes[: len(outcomes) - count]
+
+
+def _say_refused(outcome: Outcome, told: set[str], say: Callable[[str], None]) -> None:
+    """Say once in a run which limit of the plan cannot be had here, and why."""
+    for line in format_refused(outcome.details):
+        if line not in told:
+            told.add(line)
+            say(line)
 
 
 def _say_ending(ending: Ending, say: Callable[[str], None]) -> None:

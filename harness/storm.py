@@ -32,6 +32,7 @@ from harness.ground import (
     limit_instance_writing,
     made_folder,
     made_groups,
+    note_refused,
     set_cache,
 )
 from harness.model import Measurement, Outcome, base_platform
@@ -278,8 +279,7 @@ class _Crowd:
         """The whole life of an instance, in its thread."""
         try:
             with made_folder(start.spec, self.driver) as refused:
-                if refused:
-                    start.details["disk_quota"] = refused
+                note_refused(start.details, "disk", refused)
                 try:
                     self._live_in_folder(start)
                 except (HarnessError, OSError):  # what it left may go with its file system
@@ -305,7 +305,7 @@ class _Crowd:
             try:
                 self._keep_running(start, spec)
             except TrialError as error:  # its groups still tell what ended it
-                raise explain_end(error, spec, self.driver.kind, late=False).error from error
+                raise explain_end(error, spec, self.driver.kind).error from error
 
     def _keep_running(self, start: _Start, spec: InstanceSpec) -> None:
         with self.driver.start_instance(spec) as instance:
@@ -313,7 +313,8 @@ class _Crowd:
             start.accelerator = instance.accelerator
             instance.wait_ready()
             start.milestones = dict(instance.milestones)
-            limit_instance_writing(spec, self.driver, self.bench.scratch)
+            reason = limit_instance_writing(spec, self.driver, self.bench.scratch)
+            note_refused(start.details, "io", reason)
             start.settled.set()
             self.over.wait()
 

@@ -194,6 +194,7 @@ _POINTS: Mapping[str, tuple[str, ...]] = {
     "tuned": ("cpu-set",),
     "disk": ("storage",),
     "upper": ("storage",),
+    "disk_cache": ("storage",),
 }
 """Dimensions of the parity certificate that are the point of a variant with an option."""
 

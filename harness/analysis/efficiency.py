@@ -48,7 +48,12 @@ _DERIVED = {
     f"{AREA}bandwidth": f"{AREA}bytes_per_cpu_second",
 }
 _NO_FIGURES = {f"{AREA}{name}" for name in ("duration", "cpu")} | set(_DERIVED.values())
-_ENDED = {"memory-limit": "killed by its memory limit", "timeout": "ended by its timeout"}
+_ENDED = {
+    "memory-limit": "killed by its memory limit",
+    "pids-limit": "stopped by its limit of processes",
+    "disk-limit": "stopped by its disk quota",
+    "timeout": "ended by its timeout",
+}
 _SPLIT = "\t"
 
 Key = tuple[str, str, str, str]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from harness.channel import Channel
 
 
+UPPER = "upper.raw"
+"""The disk of a machine's own above a root that is read-only, in its folder: its disk quota."""
+
+
 def _go_at_once() -> int:
     """A start that waits for nothing else."""
     return 0

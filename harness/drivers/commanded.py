@@ -18,6 +18,7 @@ from harness.channel import Channel
 from harness.drivers.base import InstanceSpec, PlainInstance, Processes, find_address
 from harness.drivers.rooted import AGENT, CHANNEL, Layout
 from harness.errors import HostError, TrialError
+from harness.limits import limit_writing
 from harness.model import NO_ACCELERATOR
 from harness.process import find_children, run_command
 from harness.starter import Starter, build_instance_spec, read_clock, start_starter
@@ -54,6 +55,8 @@ class Command:
     hidden: tuple[str, ...] = ()
     group: str | None = None
     cleanup: tuple[tuple[str, ...], ...] = ()
+    stays: bool = False
+    """Whether ``cleanup`` is needed for a container that has ended by itself, too."""
     find_upper: Callable[[], Path | None] | None = None
     """Where what the container writes is, if the command has it in a store of its own."""
 
@@ -144,7 +147,7 @@ class CommandedInstance(PlainInstance):
         with contextlib.suppress(TrialError):
             self.starter.send("stop")
             ended = self.channel.wait_end(read_clock() + int(_STOP_S * _NANOSECONDS))
-        if not ended:
+        if not ended or self.command.stays:
             for words in self.command.cleanup:
                 with contextlib.suppress(HostError):
                     run_command(words, timeout=_CLEANUP_S, check=False,
@@ -182,6 +185,8 @@ def start_commanded_instance(
     layout = Layout.of(spec)
     layout.make()
     helpers = cgroup.start_child(spec.cgroups, HELPERS)
+    if command.group is None and spec.limits and spec.io is not None:  # the container is in there
+        limit_writing(helpers, [spec.folder.parent, spec.folder], spec.io)
     agent_spec = build_instance_spec(spec)
     with start_starter(program) as starter:
         starter.listen(layout.run / "channel", agent_spec)

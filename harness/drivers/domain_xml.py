@@ -4,7 +4,7 @@ Format: https://libvirt.org/formatdomain.html
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -160,6 +160,21 @@ def build_domain_xml(domain: Domain) -> str:
     return etree.tostring(root, pretty_print=True, encoding="unicode")
 
 
+def list_throttles(domain: Domain) -> dict[str, int]:
+    """Rates of writing that libvirt's ``iotune`` cannot set, by the name that it gives a disk.
+
+    It looks for a virtio disk behind the device on the bus (``NAME/virtio-backend``). With
+    memory-mapped registers the disk is itself that device, so that QEMU has to be told directly.
+    """
+    if domain.machine.bus != "mmio" or domain.mode.write is None:
+        return {}
+    return {
+        f"virtio-disk{number}": domain.mode.write
+        for number, drive in enumerate(domain.drives)
+        if drive.bus == "virtio" and not drive.read_only
+    }
+
+
 def read_conditions(xml: str) -> Conditions:
     """What a domain's XML says of the paths and limits of its guest: see `certificate`."""
     root = etree.fromstring(xml)
@@ -175,6 +190,8 @@ def read_conditions(xml: str) -> Conditions:
         "network": network,
         "io": Condition(min(rates), "throttled by QEMU") if rates else Condition(NONE),
     }
+    if any(each.xpath("driver[@cache='unsafe']") for each in disks):
+        found["storage"] = Condition("volatile", "a disk that is never synced (cache=unsafe)")
     if "harness.upper=tmpfs" in line or not disks:
         found["storage"] = Condition("memory", "the guest's own memory")
     return found
@@ -256,8 +273,10 @@ def _add_devices(root: etree._Element, domain: Domain) -> None:
     if domain.channel:
         controller = _add(devices, "controller", {"type": "virtio-serial", "index": "0"})
         controller.extend(next(where))
+    told = list_throttles(domain)
+    mode = replace(domain.mode, write=None) if told else domain.mode
     for number, drive in enumerate(domain.drives):
-        devices.append(_build_drive(drive, number, domain.mode, where))
+        devices.append(_build_drive(drive, number, mode, where))
     if domain.share:
         devices.append(_build_share(domain.share, where))
     if domain.bridge:

@@ -8,10 +8,11 @@ this process is gone, and carries the guests' ports as streams.
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ class Domain:
     end: str | None = None
     ended: threading.Event = field(default_factory=threading.Event)
     pumps: list[Pump] = field(default_factory=list)
+    writing: int | None = None
+    """The rate of writing that QEMU was told directly (`Hypervisor.throttle`)."""
     running: int | None = None
     shut_down: int | None = None
     released: int = 0
@@ -210,6 +213,30 @@ class Hypervisor:
                 f"libvirt could not restore the virtual machine: {message}",
                 hint=_find_hint(message),
             ) from error
+
+    def throttle(self, domain: Domain, rates: Mapping[str, int]) -> None:
+        """Limit what a started domain writes to its disks, in bytes per second by libvirt's name
+        of each, through QEMU's own monitor; `Domain.writing` is what QEMU says it is then. Raises
+        TrialError."""
+        for alias, rate in rates.items():
+            others = dict.fromkeys(("bps", "bps_rd", "iops", "iops_rd", "iops_wr"), 0)
+            self._ask_monitor(domain, "block_set_io_throttle", id=alias, bps_wr=rate, **others)
+        if rates:
+            found = self._ask_monitor(domain, "query-block")
+            disks = [each["inserted"] for each in found if each.get("qdev") in rates]
+            domain.writing = min((each["bps_wr"] for each in disks), default=None)
+
+    def _ask_monitor(self, domain: Domain, command: str, **arguments: object) -> Any:
+        import libvirt_qemu
+
+        said = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain.handle, said, 0))
+        except _import_libvirt().libvirtError as error:
+            raise TrialError(f"QEMU could not be asked: {format_error(error)}") from error
+        if "error" in answer:
+            raise TrialError(f"QEMU refused {command}: {answer['error'].get('desc')}")
+        return answer["return"]
 
     def find_process(self, domain: Domain) -> None:
         """Learn which process the started domain is; it may be gone already."""

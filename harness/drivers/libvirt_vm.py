@@ -24,7 +24,13 @@ from harness.drivers.accelerator import (
     prove_accelerator,
 )
 from harness.drivers.base import InstanceSpec, Toolbox
-from harness.drivers.domain_xml import DiskMode, Domain, Machine, build_domain_xml
+from harness.drivers.domain_xml import (
+    DiskMode,
+    Domain,
+    Machine,
+    build_domain_xml,
+    list_throttles,
+)
 from harness.drivers.libvirt_host import Hypervisor, Ports, open_hypervisor
 from harness.drivers.libvirt_site import Site, find_site, move_domain
 from harness.drivers.storage import Storage
@@ -119,6 +125,8 @@ class VmDriver:
             "disks": [list(command) for command in plan.storage.commands],
             "domain": self.build_xml(plan),
         }
+        if told := list_throttles(plan.domain):
+            described["throttles"] = told
         if plan.domain.boot:
             described["kernel_command_line"] = plan.domain.boot.command_line
         if self.options.tuned:
@@ -172,6 +180,7 @@ class VmDriver:
                     returned = read_clock()
                 # By the event, if it came first: a restored guest may speak before libvirt returns.
                 channel.milestones["created"] = min(returned, domain.running or returned)
+                hypervisor.throttle(domain, list_throttles(plan.domain))
                 hypervisor.find_process(domain)
                 yield instance
             except TrialError:

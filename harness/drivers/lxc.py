@@ -13,6 +13,7 @@ from harness.drivers.commanded import FIRST_PROCESS, RUN_FOLDER, Command, Comman
 from harness.drivers.commanded_driver import CommandedDriver
 from harness.drivers.oci_bundle import CAPABILITIES
 from harness.drivers.rooted import Layout
+from harness.limits import find_device
 
 
 class LxcDriver(CommandedDriver):
@@ -63,9 +64,18 @@ def build_config(spec: InstanceSpec) -> list[str]:
         "lxc.cgroup.relative": "1",
         "lxc.cgroup.dir.container": f"{spec.name}/container",
         "lxc.cgroup.dir.monitor": f"{spec.name}/monitor",
+        **_build_writing(spec),
         **_build_network(spec),
     }
     return [f"{key} = {value}" for key, value in lines.items()]
+
+
+def _build_writing(spec: InstanceSpec) -> Mapping[str, str]:
+    """The rate of writing, which on version 1 no group has from the one above it."""
+    device = find_device(spec.folder) if spec.limits and spec.io is not None else None
+    if device is None or not any("/blkio/" in f"{each}/" for each in spec.cgroups):
+        return {}
+    return {"lxc.cgroup.blkio.throttle.write_bps_device": f"{device} {spec.io}"}
 
 
 def _build_network(spec: InstanceSpec) -> Mapping[str, str]:

@@ -2,6 +2,10 @@
 
 `created` is when Podman has written the container's id, `started` when its runtime has built the
 sandbox; so the engine's share stands beside its runtime's.
+
+A container is started without ``--rm`` and removed by ``podman rm`` as a part of its stop. With
+``--rm`` Podman mounts its root ``volatile``: what the container writes is then never synced to the
+disk (overlayfs.rst, «Volatile mount»), as it is on every other platform.
 """
 
 import functools
@@ -124,12 +128,13 @@ class PodmanDriver:
             group="libpod-*",
             find_upper=functools.partial(find_layer, store.folder / "store", spec.name),
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
+            stays=True,
         )
 
     def _build_run(self, spec: InstanceSpec, identity: Path, network: str) -> tuple[str, ...]:
         options = self.toolbox.options
         words = [
-            *("run", "--rm", "--pull=never", "--cidfile", str(identity), "--name", spec.name),
+            *("run", "--pull=never", "--cidfile", str(identity), "--name", spec.name),
             *("--label", f"harness.run={self.toolbox.run_id}", "--hostname", spec.name[-63:]),
             *("--volume", f"{Layout.of(spec).run}:{RUN_FOLDER}"),
             *_build_network(spec, network),

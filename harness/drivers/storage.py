@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.drivers.base import UPPER
 from harness.drivers.domain_xml import Drive, Share
 from harness.variants import READ_ONLY_DISKS, DiskFormat, Options
 
 BELOW = "base.raw"
 """How a shared qcow2 calls the raw disk that it is a layer on: a file in its own folder."""
-
-UPPER = "upper.raw"
-"""The disk of an instance's own above a root that is read-only."""
 
 _UPPER_SIZE = 4 << 30  # sparse: an instance takes what it writes
 _UPPER_INODES = 32_768  # their tables are written at once, 256 bytes each

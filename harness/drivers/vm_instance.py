@@ -8,10 +8,10 @@ from pathlib import Path
 from harness import cgroup
 from harness.certificate import KEY, NONE, Condition, build_document
 from harness.channel import Channel
-from harness.drivers.base import InstanceSpec, Processes, find_address
+from harness.drivers.base import UPPER, InstanceSpec, Processes, find_address
 from harness.drivers.domain_xml import read_conditions
 from harness.drivers.libvirt_host import Domain as RunningDomain
-from harness.drivers.storage import UPPER, Storage
+from harness.drivers.storage import Storage
 from harness.errors import TrialError
 from harness.process import find_children
 from harness.starter import Starter, read_clock
@@ -122,6 +122,8 @@ class VmInstance:
         """What else is worth keeping of a trial, read at the settled point: what libvirt was told
         of its limits and paths."""
         found = {"disk": self._read_size(), **read_conditions(self.layout.xml.read_text())}
+        if self.domain.writing is not None:
+            found["io"] = Condition(self.domain.writing, "throttled by QEMU")
         return {KEY: build_document(found)}
 
     def _read_size(self) -> Condition:

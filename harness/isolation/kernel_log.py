@@ -6,6 +6,7 @@ Source: /dev/kmsg (Documentation/ABI/testing/dev-kmsg).
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,9 +23,11 @@ class KernelLog:
 
     def read_about(self, name: str) -> list[str]:
         """The new records of a kill or a refused fork that name a group, oldest first."""
+        named = re.compile(rf"{re.escape(name)}(?![\w-])")
         return [
-            text for text in self._read_all() if name in text and (KILL in text or FORK in text)
-        ]
+            text for text in self._read_all()
+            if (KILL in text or FORK in text) and named.search(text)
+        ]  # fmt: skip
 
     def _read_all(self) -> Iterator[str]:
         while self.descriptor is not None:

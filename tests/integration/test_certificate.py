@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from harness.certificate import KEY
+from harness.conditions import find_file_system
 from harness.drivers import load_driver
 from harness.drivers.base import Toolbox
+from harness.isolation.quota import start_quota
+from tests.integration.laboratory import run_in_lab
 from tests.integration.test_run import read_outcomes, run_harness
 
 pytestmark = pytest.mark.timeout(600)
@@ -18,7 +22,8 @@ TRIED = 4 << 20
 """Bytes that are written past the page cache, as many as may be in a second."""
 
 MACHINE = "vm-direct/disk=squashfs/upper=disk"
-PLATFORMS = ("process", "namespace", "runc", "podman", MACHINE)
+MICRO = "vm-microvm/disk=squashfs/upper=disk"
+PLATFORMS = ("process", "namespace", "runc", "podman", MACHINE, MICRO)
 HOGS = f"processes:{2 * PIDS}:0 disk:{2 * DISK >> 20}:0 write:{TRIED >> 20}:0"
 
 # What the agent says of each: what it reached (or how long it took), and what stopped it.
@@ -111,3 +116,15 @@ def test_the_certificate_is_stored_and_shown_and_refuses_what_cannot_have_a_limi
         wanted = {"namespace": "reference", "process": "which is the point",
                   "podman": "refused; not alike in disk"}.get(platform, "all alike")  # fmt: skip
         assert wanted in line, line
+
+
+def test_a_quota_lies_on_what_its_file_lies_on(tmp_path: Path) -> None:
+    def read(_: str) -> str:
+        with TemporaryDirectory(dir="/dev/shm") as folder:
+            instance = Path(folder, "t7")
+            instance.mkdir()
+            with start_quota(instance, 8 << 20) as refused:
+                assert refused is None
+                return find_file_system(instance / "upper")
+
+    assert run_in_lab(read, tmp_path) == "tmpfs"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_certificate import is_able
 from tests.integration.test_run import read_outcomes, run_harness
 
 pytestmark = pytest.mark.timeout(600)
@@ -142,6 +143,54 @@ def test_work_that_goes_wrong_is_said_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "out" / output).read_text() == "nothing of note\n"
     (output,) = [each for each in kept["refused"] if each.endswith("load-errors.log")]
     assert (tmp_path / "out" / output).read_text().startswith("nobody at 10.87.")
+
+
+# What meets each limit, before it is ready or after, and what is said of the trial.
+MET: Mapping[str, tuple[str, str, str]] = {
+    "hog": ("tail /dev/zero", "memory-limit", "the workload was killed by its memory limit of "),
+    "forks": (
+        "i=0; while [ $i -lt 100 ]; do sleep 20 & i=$((i+1)); done",
+        "pids-limit",
+        "the workload met its limit of 64 processes and threads: ",
+    ),
+    "full": (
+        "dd if=/dev/zero of=/x bs=1M count=64 && echo rate 7",
+        "disk-limit",
+        "the workload filled its disk quota of 32MiB (it printed: dd: ",
+    ),
+}
+MACHINE = "vm-direct/disk=squashfs/upper=disk"
+
+
+@pytest.mark.parametrize(("begin", "ready"), [("", "exit"), ("echo up; sleep 0.2; ", "output:up")])
+def test_each_limit_that_ends_a_workload_is_an_outcome_of_its_own(
+    begin: str, ready: str, tmp_path: Path
+) -> None:
+    """gVisor ends as a whole, and takes its group and what that has counted with it."""
+    paths = [
+        write_workload(tmp_path, name, {"command": ["sh", "-c", begin + command], "ready": ready})
+        for name, (command, _, _) in MET.items()
+    ]
+    platforms = [name for name in ("namespace", "gvisor") if is_able(name)]
+    outcomes = run(tmp_path, platforms, paths, 'memory = "96MiB"\npids = 64\ndisk = "32MiB"\n')
+    assert len(outcomes) == len(MET) * len(platforms)
+    for each in outcomes:
+        _, by, said = MET[each["workload"]]
+        assert each["details"].get("ended_by") == by, each["error"]
+        assert each["error"].startswith(said)
+        assert each["hint"] == f"raise the plan's `{by.removesuffix('-limit')}`"
+        if (each["platform"], each["workload"]) == ("gvisor", "hog"):  # noticed, not waited for
+            assert "runsc ended (code 137) " in each["error"]
+
+
+def test_a_guest_that_meets_its_limits_says_so_too(tmp_path: Path) -> None:
+    paths = [
+        write_workload(tmp_path, name, {"command": ["sh", "-c", MET[name][0]], "ready": "exit"})
+        for name in ("forks", "full")
+    ]
+    outcomes = run(tmp_path, [MACHINE], paths, 'pids = 64\ndisk = "32MiB"\n')
+    for each in outcomes:
+        assert each["details"].get("ended_by") == MET[each["workload"]][1], each["error"]
 
 
 def test_a_guest_s_own_limits_are_said_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import Toolbox
 from harness.images.model import Image, Programs
+from harness.limits import add_writing, find_writing
 from harness.model import build_phases
 from harness.probes.cpu import open_account
 from tests.integration.laboratory import (
@@ -23,6 +24,7 @@ from tests.integration.laboratory import (
 
 PROGRAMS = {"bubblewrap": "bwrap", "systemd-nspawn": "systemd-nspawn", "lxc": "lxc-start"}
 PLATFORMS = tuple(PROGRAMS)
+BLKIO = cgroup.MOUNT / "blkio"
 OUTSIDE = ("/run/lxc", "/run/systemd/nspawn", "/var/log/lxc")
 
 
@@ -141,6 +143,28 @@ def test_a_start_that_cannot_succeed_says_why(
     tmp_path: Path,
 ) -> None:
     assert reason in attempt(platform, tiny_image, programs, tmp_path, **changes)
+
+
+@pytest.mark.skipif(not BLKIO.is_dir(), reason="on version 2 groups have the limit of those above")
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_rate_of_writing_holds_from_the_first_instruction(
+    platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
+    """A workload that is ready when it has ended has written everything by then."""
+
+    def read(run_id: str) -> float | None:
+        tree = cgroup.find_tree(run_id)
+        assert tree is not None
+        groups = add_writing(tree, run_id).start("one")
+        with instance_of(
+            platform, tiny_image, programs, run_id, cgroups=groups, io=4 << 20
+        ) as instance:
+            (pid,) = instance.processes().inside
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            (path,) = (line.split(":")[2] for line in lines if ":blkio:" in line)
+            return find_writing([BLKIO / path[1:]])
+
+    assert run_in_lab(read, tmp_path) == 4 << 20
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from harness import cgroup, lab
+from harness.conditions import read_storage
 from harness.drivers import load_driver
 from harness.drivers.base import Toolbox
+from harness.drivers.podman import PodmanDriver
 from harness.errors import TrialError
 from harness.images.model import Image, Programs
-from harness.model import build_phases
+from harness.model import Kind, build_phases
 from harness.paths import scratch_root
 from harness.probes.cpu import open_account
 from tests.integration.laboratory import instance_of, look_inside, run_in_lab
@@ -131,6 +133,33 @@ def test_variants_do_what_they_are_called(
     assert strict[0] == "Seccomp:\t0"
     assert "written" not in strict
     assert lab.BRIDGE in strict
+
+
+@pytest.mark.parametrize("platform", ["podman", "podman+gvisor"])
+@pytest.mark.parametrize(("words", "value"), [((), "disk"), (("--rm",), "volatile")])
+def test_what_is_written_is_synced_and_with_rm_the_certificate_says_that_it_is_not(
+    platform: str,
+    words: tuple[str, ...],
+    value: str,
+    tiny_image: Image,
+    programs: Programs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = PodmanDriver._build_run
+
+    def build(*parts: Any) -> tuple[str, ...]:
+        run, *rest = plain(*parts)
+        return (run, *words, *rest)
+
+    monkeypatch.setattr(PodmanDriver, "_build_run", build)
+
+    def read(run_id: str) -> object:
+        with instance_of(platform, tiny_image, programs, run_id) as instance:
+            kind: Kind = "sandbox" if "gvisor" in platform else "container"
+            return read_storage(kind, instance, instance.processes()).value
+
+    assert run_in_lab(read, tmp_path) == value
 
 
 def test_the_memory_limit_holds(tiny_image: Image, programs: Programs, tmp_path: Path) -> None:

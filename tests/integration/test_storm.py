@@ -136,7 +136,7 @@ def test_limits_of_writing_hold_in_a_storm_and_its_report_has_its_quantiles(
     more = 'platforms = ["namespace"]\ndisk = "32MiB"\nio = "64MiB"\nstorm = 2\nstorm_repeats = 6\n'
     starts = run_storms(tmp_path, more, WRITER)
     assert [each["error"] for each in starts] == [None] * 12
-    assert all("disk_quota" not in each["details"] for each in starts)
+    assert all("limits_refused" not in each["details"] for each in starts)
     page = (tmp_path / "r/report.md").read_text()
     row = next(line for line in page.splitlines() if line[:1] == "|" and "burst of 2" in line)
     assert re.search(r"\d m?s; \d|of 6 storms were disturbed", row), row

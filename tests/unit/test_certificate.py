@@ -22,7 +22,7 @@ from harness.certificate import (
     merge_conditions,
     parse_conditions,
 )
-from harness.conditions import format_cpus, parse_cpus, parse_mounts
+from harness.conditions import format_cpus, is_volatile, parse_cpus, parse_mounts
 from harness.drivers.docker_engine import read_conditions as read_docker
 from harness.drivers.domain_xml import Q35, Acceleration, DiskMode, Domain, Drive, build_domain_xml
 from harness.drivers.domain_xml import read_conditions as read_domain
@@ -101,6 +101,32 @@ def test_what_trials_of_a_platform_do_not_agree_in_is_not_known() -> None:
     assert merged["image"] == ALIKE["image"]
 
 
+UNREAD: Conditions = {**ALIKE, "pids": Condition(None)}
+
+
+@pytest.mark.parametrize(
+    ("trials", "merged"),
+    [
+        ([ALIKE, UNREAD, ALIKE], Condition(NONE, "read in 2 of 3 trials")),
+        ([UNREAD, ALIKE, ALIKE], Condition(NONE, "read in 2 of 3 trials")),
+        ([ALIKE, UNREAD], Condition(None, "read in 1 of 2 trials only")),
+        ([UNREAD, UNREAD], Condition(None)),
+        (
+            [ALIKE, ALIKE, UNREAD, {**ALIKE, "pids": Condition(64)}],
+            Condition(None, "not the same in every trial"),
+        ),
+    ],
+)
+def test_a_trial_that_could_not_be_read_does_not_take_the_ratio_from_all_others(
+    trials: list[Conditions], merged: Condition
+) -> None:
+    found = {("one", "noop"): merge_conditions(trials), ("two", "noop"): ALIKE}
+    assert found["one", "noop"]["pids"] == merged
+    refusal = Certificate(found).find_refusal("one", "two", "noop")
+    why = f" ({merged.how})" if merged.how else ""
+    assert refusal == ("" if merged.value else f"not alike: pids not known{why} against none")
+
+
 def test_a_certificate_survives_the_journal() -> None:
     assert parse_conditions(build_document(ALIKE)) == ALIKE
     assert parse_conditions("damaged") == {}
@@ -117,6 +143,7 @@ def test_a_certificate_survives_the_journal() -> None:
         ("docker/read-only", {"storage"}),
         ("vm-direct/disk=squashfs", {"storage"}),
         ("vm-direct/tuned", {"cpu-set"}),
+        ("vm-direct/cache=unsafe", {"storage"}),
     ],
 )
 def test_a_variant_says_by_its_name_what_its_point_is(platform: str, points: set[str]) -> None:
@@ -135,7 +162,21 @@ def test_cpus_are_read_and_said_in_the_words_of_the_kernel(text: str, shown: str
 
 def test_mounts_are_read_with_options_and_type() -> None:
     line = r"31 1 254:0 / /a\040b ro,relatime shared:1 - ext4 /dev/vda rw"
-    assert parse_mounts(line) == [("/a b", "ro,relatime", "ext4")]
+    assert parse_mounts(line) == [("/a b", "ro,relatime", "ext4", "rw")]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("rw,lowerdir=/l,upperdir=/u,workdir=/w,volatile", True),
+        ("rw,lowerdir=/l,upperdir=/u,workdir=/w,fsync=volatile", True),
+        ("rw,lowerdir=/l,upperdir=/u,workdir=/w", False),
+        ("rw,lowerdir=/l,upperdir=/other,workdir=/w,volatile", False),
+    ],
+)
+def test_a_layer_that_is_never_synced_is_told_by_its_mount(options: str, found: bool) -> None:
+    line = f"31 1 0:40 / /merged rw,relatime - overlay overlay {options}\n"
+    assert is_volatile(line, [Path("/u")]) is found
 
 
 def test_a_domain_tells_its_network_its_rate_of_writing_and_where_it_writes() -> None:
@@ -146,6 +187,8 @@ def test_a_domain_tells_its_network_its_rate_of_writing_and_where_it_writes() ->
     found = read_domain(build_domain_xml(domain))
     assert (found["network"].value, found["io"].value) == ("bridge", 4096)
     assert "storage" not in found  # its files say that
+    unsafe = replace(domain, mode=DiskMode(cache="unsafe"))
+    assert read_domain(build_domain_xml(unsafe))["storage"].value == "volatile"
     bare = replace(domain, drives=(), bridge=None, mode=DiskMode())
     found = read_domain(build_domain_xml(bare))
     values = [found[name].value for name in ("network", "io", "storage")]

@@ -29,6 +29,7 @@ from harness.drivers.domain_xml import (
     Share,
     Uefi,
     build_domain_xml,
+    list_throttles,
 )
 from harness.drivers.kernel_line import build_command_line
 from harness.drivers.storage import build_storage
@@ -174,6 +175,17 @@ def test_a_microvm_has_nothing_but_virtio_however_it_is_made() -> None:
     balloon, usb = root.find("devices/memballoon"), root.find("devices/controller[@type='usb']")
     assert balloon is not None and balloon.get("model") == "none"
     assert usb is not None and usb.get("model") == "none"
+
+
+def test_libvirt_throttles_a_disk_but_one_on_the_mmio_bus_which_qemu_is_told_of() -> None:
+    drives = (replace(OVERLAY, read_only=True), OVERLAY)
+    slow = replace(DOMAIN, drives=drives, mode=DiskMode(write=4096))
+    assert list_throttles(slow) == {}
+    assert parse(slow).findtext("devices/disk/iotune/write_bytes_sec") == "4096"
+    micro = replace(slow, machine=MICROVM)
+    assert list_throttles(micro) == {"virtio-disk1": 4096}
+    assert parse(micro).find("devices/disk/iotune") is None
+    assert list_throttles(replace(micro, mode=DiskMode())) == {}
 
 
 def test_firmware_and_a_disk_take_the_place_of_a_kernel() -> None:

@@ -9,10 +9,11 @@ from harness.analysis.efficiency import EMULATED, NO_NETWORK, build_efficiency, 
 from harness.analysis.report import render_report
 from harness.analysis.results import Results, load_results
 from harness.analysis.tables import Table
+from harness.cgroup import read_oom_kills
 from harness.drivers.base import InstanceSpec
 from harness.errors import TrialError
 from harness.model import Measurement, Outcome
-from harness.probes.endings import explain_end, find_guest_kill
+from harness.probes.endings import Evidence, explain_end, find_guest_kill
 from harness.runner import Notes
 from harness.store import Store, write_samples
 from harness.workloads import read_workload
@@ -114,9 +115,14 @@ def test_without_process_there_are_figures_and_no_ratio(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ended_by", "text"),
-    [("memory-limit", "killed by its memory limit"), ("timeout", "ended by its timeout"),
-     (None, "failed")],
-)  # fmt: skip
+    [
+        ("memory-limit", "killed by its memory limit"),
+        ("pids-limit", "stopped by its limit of processes"),
+        ("disk-limit", "stopped by its disk quota"),
+        ("timeout", "ended by its timeout"),
+        (None, "failed"),
+    ],
+)
 def test_work_that_a_limit_ended_is_an_outcome_of_its_own(
     ended_by: str | None, text: str, tmp_path: Path
 ) -> None:
@@ -143,6 +149,7 @@ def test_a_mark_that_the_work_brings_about_is_kept_as_a_detail() -> None:
 
 # ---- what ended it -----------------------------------------------------------------------------
 
+LATE = Evidence(late=True)
 KILL = b"[    4.1] Out of memory: Killed process 93 (sysbench) total-vm:9kB, anon-rss:8kB\r\n"
 
 
@@ -153,7 +160,7 @@ def spec_in(folder: Path, **changes: object) -> InstanceSpec:
 def test_a_container_killed_by_its_memory_limit_says_so(tmp_path: Path) -> None:
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
     spec = spec_in(tmp_path, cgroups=(tmp_path,), memory=64 << 20)
-    ending = explain_end(TrialError("ended with signal 9"), spec, "container", late=True)
+    ending = explain_end(TrialError("ended with signal 9"), spec, "container", LATE)
     assert ending.by == "memory-limit"
     assert ending.error.message == (
         "the workload was killed by its memory limit of 64MiB: ended with signal 9"
@@ -162,7 +169,7 @@ def test_a_container_killed_by_its_memory_limit_says_so(tmp_path: Path) -> None:
 
 def test_a_guest_that_ran_out_of_memory_says_what_its_kernel_killed(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_bytes(b"@harness init\n" + KILL)
-    ending = explain_end(TrialError("x"), spec_in(tmp_path, memory=128 << 20), "vm", late=False)
+    ending = explain_end(TrialError("x"), spec_in(tmp_path, memory=128 << 20), "vm")
     assert ending.by == "memory-limit"
     assert ending.error.message == "the guest's kernel killed sysbench: out of its 128MiB: x"
 
@@ -173,8 +180,66 @@ def test_no_console_and_no_word_of_it_are_no_kill(tmp_path: Path) -> None:
     assert find_guest_kill(tmp_path / "console.log") is None
 
 
+def test_what_an_engine_has_taken_away_is_in_the_kernel_s_log(tmp_path: Path) -> None:
+    words = ["oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/harness-r1/harness-r1-7/instance"]
+    ending = explain_end(TrialError("x"), spec_in(tmp_path), "sandbox", Evidence(log=words))
+    assert ending.by == "memory-limit"
+
+
+def test_kills_in_groups_that_are_gone_are_counted_by_the_one_above(tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
+    (tmp_path / "memory.events.local").write_text("low 0\noom 0\noom_kill 0\n")
+    assert read_oom_kills([tmp_path]) == 1
+
+
+ENDED = TrialError("the workload ended with 1 before it was ready")
+FULL = Evidence(
+    "28+0 records in\ndd: error writing '/x': No space left on device\n28+0 records out"
+)
+NO_FORK = Evidence("sh: can't fork: Resource temporarily unavailable\n")
+
+
+def test_a_refused_fork_is_a_limit_of_the_plan_only_where_that_has_one(tmp_path: Path) -> None:
+    (tmp_path / "pids.events").write_text("max 36\n")
+    spec = spec_in(tmp_path, cgroups=(tmp_path,), pids=64)
+    ending = explain_end(ENDED, spec, "container")
+    assert (ending.by, ending.error.hint) == ("pids-limit", "raise the plan's `pids`")
+    assert ending.error.message == (
+        "the workload met its limit of 64 processes and threads: "
+        "the workload ended with 1 before it was ready"
+    )
+    assert explain_end(ENDED, replace(spec, pids=None), "container").error is ENDED
+    other = TrialError("the figure throughput cannot be read")
+    assert explain_end(other, spec, "container").error is other
+    late = explain_end(ENDED, spec, "container", LATE)
+    assert late.by == "timeout" and "raise the plan's `pids`" in str(late.error.hint)
+
+
+def test_a_guest_s_refused_fork_is_told_by_its_kernel_or_the_workload(tmp_path: Path) -> None:
+    spec = spec_in(tmp_path, pids=64)
+    assert explain_end(ENDED, spec, "vm").by == ""
+    assert explain_end(ENDED, spec, "container", NO_FORK).by == ""  # its group has not counted any
+    assert explain_end(ENDED, spec, "vm", NO_FORK).by == "pids-limit"
+    (tmp_path / "console.log").write_text("cgroup: fork rejected by pids controller in /instance")
+    assert explain_end(ENDED, spec, "vm").by == "pids-limit"
+
+
+@pytest.mark.parametrize(("kind", "quota"), [("container", "{}.ext4"), ("vm", "{}/upper.raw")])
+def test_a_full_disk_is_the_quota_only_where_there_is_one(
+    kind: str, quota: str, tmp_path: Path
+) -> None:
+    spec = spec_in(tmp_path / "t7", disk=32 << 20)
+    spec.folder.mkdir()
+    assert explain_end(ENDED, spec, kind, FULL).by == ""
+    Path(quota.format(spec.folder)).touch()
+    assert explain_end(ENDED, spec, kind).by == ""
+    ending = explain_end(ENDED, spec, kind, FULL)
+    assert (ending.by, ending.error.hint) == ("disk-limit", "raise the plan's `disk`")
+    assert "32MiB (it printed: dd: error writing '/x': No space left" in ending.error.message
+
+
 def test_a_workload_that_was_too_slow_was_ended_by_its_timeout(tmp_path: Path) -> None:
-    ending = explain_end(TrialError("x"), spec_in(tmp_path, timeout=2), "container", late=True)
+    ending = explain_end(TrialError("x"), spec_in(tmp_path, timeout=2), "container", LATE)
     assert (ending.by, ending.error.message) == (
         "timeout", "the workload was ended by its timeout of 2 s",
     )  # fmt: skip
@@ -183,7 +248,7 @@ def test_a_workload_that_was_too_slow_was_ended_by_its_timeout(tmp_path: Path) -
 def test_a_tool_that_the_image_lacks_is_named_with_the_image(tmp_path: Path) -> None:
     said = "the workload could not start: exec sysbench: No such file or directory"
     spec = spec_in(tmp_path)
-    ending = explain_end(TrialError(said), spec, "container", late=False)
+    ending = explain_end(TrialError(said), spec, "container")
     assert ending.error.message == (
         f"the workload could not start: exec sysbench in the image {spec.image.name}: "
         "No such file or directory"
@@ -192,4 +257,4 @@ def test_a_tool_that_the_image_lacks_is_named_with_the_image(tmp_path: Path) -> 
 
 def test_any_other_failure_stays_as_it_is(tmp_path: Path) -> None:
     error = TrialError("the guest's kernel panicked: no init")
-    assert explain_end(error, spec_in(tmp_path), "vm", late=False).error is error
+    assert explain_end(error, spec_in(tmp_path), "vm").error is error

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import cgroup
 from harness.analysis.isolation import PROBES, build_matrix, has_own_kernel, unescape
 from harness.analysis.report import render_report
 from harness.analysis.results import load_results
 from harness.analysis.walls import build_document
+from harness.certificate import NONE, Condition
+from harness.conditions import name_outer
 from harness.errors import InputError, TrialError
 from harness.isolation import containment, limits, reserve
 from harness.isolation.evidence import parse_probe
@@ -21,6 +24,7 @@ from harness.isolation.groups import (
 )
 from harness.isolation.machine import parse_machine
 from harness.isolation.model import MIB, Hog, Limits, Report, Reserve
+from harness.isolation.quota import start_quota
 from harness.isolation.trials import build_schedule
 from harness.isolation.victim import INTERVAL_S, fill_omitted, find_percentiles
 from harness.limits import limit_processes, limit_writing, parse_rates, read_least, read_quota
@@ -302,12 +306,29 @@ def test_processes_and_writing_are_limited_by_whichever_file_a_group_has(tmp_pat
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:
-    outer = write_group(tmp_path / "a", {"pids.max": "64", "cpu.max": "50000 100000"})
+    outer = write_group(tmp_path / "harness-r1", {"pids.max": "64", "cpu.max": "50000 100000"})
     inner = write_group(outer / "b", {"pids.max": "max", "cpu.max": "max 100000",
                                       "pids.events": "max 3\n"})  # fmt: skip
     assert read_least([inner], ("pids.max",)) == 64
     assert read_quota([inner]) == 0.5
     assert count_refused_forks([outer]) == 3
+
+
+def test_what_the_run_itself_is_limited_to_is_told_apart(tmp_path: Path) -> None:
+    pod = write_group(tmp_path / "pod", {"pids.max": "5000", "cpu.max": "50000 100000",
+                                         "memory.max": "1048576"})  # fmt: skip
+    run = write_group(pod / "harness-r1", {"pids.max": "max"})
+    inner = write_group(run / "harness-r1-7" / "libpod-1", {"pids.max": "max"})
+    assert read_least([inner], ("pids.max",)) is None
+    assert read_quota([inner]) is None
+    assert cgroup.read_memory_limit([inner]) is None
+    found = {"pids": Condition(NONE), "cpus": Condition(1.0, "quota"), "memory": Condition(4096)}
+    assert name_outer(found, [inner]) == {
+        "pids": Condition(NONE, "the run itself has 5000"),
+        "cpus": Condition(1.0, "quota; the run itself has 0.5"),
+        "memory": Condition(4096),
+    }
+    assert name_outer(found, []) == found
 
 
 def test_a_file_without_a_limit_is_no_evidence_of_one(
@@ -458,3 +479,14 @@ def test_every_task_is_tried_once_on_every_platform() -> None:
         ("a", "probe"), ("b", "probe"), ("a", "limits"), ("b", "limits"),
     ]  # fmt: skip
     assert [each.trial for each in schedule] == [0, 2, 4, 6]
+
+
+def test_a_quota_that_cannot_be_leaves_no_file_that_would_pass_for_one(tmp_path: Path) -> None:
+    folder = tmp_path / "t7"
+    folder.mkdir()
+    with start_quota(folder, (1 << 63) - 1) as refused:
+        assert refused is not None and refused.startswith("this host gives no file system of ")
+        assert list(tmp_path.iterdir()) == [folder]
+    with start_quota(folder, 4096) as refused:  # mke2fs takes no such size
+        assert refused is not None
+        assert list(tmp_path.iterdir()) == [folder]

@@ -190,7 +190,7 @@ def test_searches_are_for_every_workload_on_what_has_a_limit() -> None:
 
 
 def test_the_limit_of_a_group_is_the_least_of_its_own_and_those_above(tmp_path: Path) -> None:
-    group = tmp_path / "run" / "trial"
+    group = tmp_path / "harness-r1" / "trial"
     group.mkdir(parents=True)
     assert cgroup.read_memory_limit([group]) is None
     (group / "memory.max").write_text("max\n")

@@ -47,6 +47,12 @@ def test_everything_is_in_the_run_s_own_folder() -> None:
     assert value_of(command, "--label") == "harness.run=r1"
 
 
+def test_a_container_is_removed_by_a_command_of_its_own_so_that_its_layer_is_synced() -> None:
+    command = build("podman")
+    assert "--rm" not in command.argv and command.stays
+    assert command.cleanup[0][-5:] == ("rm", "--force", "--time", "0", SPEC.name)
+
+
 @pytest.mark.parametrize(
     ("platform", "spec", "present", "absent"),
     [

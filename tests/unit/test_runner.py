@@ -8,7 +8,9 @@ from typing import cast
 
 import pytest
 
+from harness.certificate import KEY, NONE, parse_conditions
 from harness.density import run_density
+from harness.ground import format_refused, read_refused
 from harness.images.model import Image
 from harness.model import Measurement, Outcome
 from harness.plan import ScheduledTrial
@@ -37,6 +39,25 @@ def build_bench(folder: Path, driver: FakeDriver) -> Bench:
 
 def build_trials(count: int, platform: str = "namespace") -> list[ScheduledTrial]:
     return [ScheduledTrial(n, n, 0, platform, "noop", warmup=n == 0) for n in range(count)]
+
+
+def test_a_limit_that_cannot_be_had_is_named_with_its_reason(tmp_path: Path) -> None:
+    """A disk that no file system can have, and writing where there is no group to limit it in."""
+    bench = replace(build_bench(tmp_path, FakeDriver()), disk=(1 << 63) - 1, io=4096)
+    (outcome,) = run_schedule(build_trials(1), bench)
+    assert outcome.status == "ok", outcome.error
+    refused = read_refused(outcome.details)
+    assert set(refused) == {"disk", "io"}
+    assert refused["disk"].startswith("this host gives no file system of 9223372036854775807B for")
+    conditions = parse_conditions(outcome.details[KEY])
+    for name, reason in refused.items():
+        assert conditions[name].value == NONE
+        assert reason in conditions[name].how
+        assert "a store of its own" not in conditions[name].how
+        assert f"the plan's `{name}` limits nothing here: {reason}" in format_refused(
+            outcome.details
+        )
+    assert list(bench.scratch.iterdir()) == []
 
 
 def values_of(outcome: Outcome, metric: str) -> Sequence[float]:
