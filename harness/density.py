@@ -10,7 +10,7 @@ host would get into need: it never makes it swap.
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -52,7 +52,9 @@ PRESSURE = "pressure"
 _NANOSECONDS = 1_000_000_000
 
 
-def run_density(scheduled: ScheduledTrial, count: int, bench: Bench) -> Iterator[Outcome]:
+def run_density(
+    scheduled: ScheduledTrial, count: int, bench: Bench
+) -> Generator[Outcome, None, None]:
     """Start up to ``count`` instances of one platform; yields an outcome after each step.
 
     ``scheduled`` gives platform, workload and the number of the first trial. The series ends early

@@ -6,6 +6,7 @@ plan: no number depends on where the blocks end or on what runs here, so a run t
 finds the same ones.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,20 +86,24 @@ class Work:
         each = self._guess_trial(pace)
         for first, count in self.series:
             if self._may_begin(first, "density series", pace, (count + 1) * each):
-                steps = budget.watch("density series", run_density(first, count, bench))
-                yield from map(self._tell_refusal, steps)
+                yield from budget.watch("density series", self._run_series(first, count))
         for search in self.searches:
             if self._may_begin(search, "search for the smallest memory", pace, STARTS * each):
                 found = (run_search(each, bench) for each in (search,))
                 yield from budget.watch("search for the smallest memory", found)
         yield from self._run_moves(pace)
 
-    def _tell_refusal(self, step: Outcome) -> Outcome:
-        """The same; a series that ends before its first instance is said to be none."""
-        if step.instances == 0 and ENDED in step.details:
-            what = f"the density series of {step.platform} with {step.workload}"
-            self.say(f"not begun: {what}: {step.details[ENDED]}")
-        return step
+    def _run_series(self, first: ScheduledTrial, count: int) -> Iterator[Outcome]:
+        """Its steps; a series that ends before its first instance is said to be none.
+
+        Whoever ends this early ends the series too, with every instance that runs.
+        """
+        with contextlib.closing(run_density(first, count, self.bench)) as steps:
+            for step in steps:
+                if step.instances == 0 and ENDED in step.details:
+                    what = f"the density series of {step.platform} with {step.workload}"
+                    self.say(f"not begun: {what}: {step.details[ENDED]}")
+                yield step
 
     def _guess_trial(self, pace: Pace) -> float:
         """How long a trial is likely to take, in seconds, by the longest block."""

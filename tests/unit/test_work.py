@@ -1,14 +1,15 @@
 """Everything of a run has its number, whichever of its platforms run where it is gone on with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.cgroup import CgroupTree
-from harness.model import Kind
+from harness.model import Kind, Outcome
 from harness.moves import series
+from harness.pace import Budget, Pace
 from harness.plan import build_schedule
 from harness.plan_file import read_plan
 from harness.runner import Bench
@@ -108,3 +109,36 @@ def test_without_control_groups_only_searches_are_fewer(bench: Bench) -> None:
     left_out = {number: what for number, what in every.items() if number not in fewer}
     assert {what[0] for what in left_out.values()} == {"search"}
     assert fewer == {number: what for number, what in every.items() if number not in left_out}
+
+
+# ---- density series ------------------------------------------------------------------------------
+
+
+def run_series(bench: Bench, said: list[str]) -> Iterator[Outcome]:
+    """The density series of `namespace` with `noop`, as a run without blocks has it."""
+    keys = {"platforms": ("namespace",), "workloads": ("noop",), "aa": (), "density": 1}
+    plan = replace(read_plan(None, keys, new_seed=1), blocks=0, warmup=0)
+    work = build_work(plan, bench, said.append)
+    pace = Pace(plan=plan, budget=Budget(None))
+    return (outcome for outcomes in work.run(pace) for outcome in outcomes)
+
+
+def test_a_series_that_is_not_begun_is_said_to_be_none(bench: Bench) -> None:
+    kept = replace(bench.reserve, memory=1 << 60)
+    said: list[str] = []
+    (step,) = run_series(replace(bench, reserve=kept), said)
+    assert step.details["ended"] == "one more could leave less than 1073741824 GiB of memory"
+    assert said == [
+        f"not begun: the density series of namespace with noop: {step.details['ended']}"
+    ]
+
+
+def test_a_series_that_its_reader_ends_leaves_nothing_running(bench: Bench) -> None:
+    driver = bench.drivers["namespace"]
+    assert isinstance(driver, FakeDriver)
+    said: list[str] = []
+    steps = run_series(bench, said)
+    assert [next(steps).instances for _ in range(4)] == [0, 1, 2, 3]
+    del steps
+    assert len(driver.started) == 3 and all(each.stopped for each in driver.started)
+    assert said == []
