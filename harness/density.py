@@ -37,20 +37,11 @@ CONTAINER_FACTOR = 8
 ENGINES = ("podman", "docker")
 """They keep images and instances in a store of their own: a folder of the run's scratch."""
 
-PRESSURE_MOST = 0.10
-"""Share of the last ten seconds for which tasks may have waited for memory (PSI)."""
-
-DISK_RESERVE = 1 << 30
-"""Bytes of the scratch folder's disk that a series leaves free."""
-
 ENDED = "ended"
 """Where the last step of a series says, in its details, why there is none after it."""
 
 PRESSURE = "pressure"
 """Where every step says which share of the last ten seconds some task waited, by resource."""
-
-PIDS_RESERVE = 2000
-"""Process ids that a series leaves free."""
 
 _NANOSECONDS = 1_000_000_000
 
@@ -139,13 +130,14 @@ class _Crowd:
         if limit is not None and time.monotonic() - self.begun > limit:
             return f"its {format_seconds(limit)} were over"
         pressure = noise.read_recent_pressure("memory")
-        if pressure is not None and pressure > PRESSURE_MOST:
+        if pressure is not None and pressure > self.bench.density_pressure:
             return f"tasks waited for memory for {pressure:.0%} of the last ten seconds"
-        if shutil.disk_usage(self.bench.scratch).free < DISK_RESERVE:
-            return f"less than {format_bytes(DISK_RESERVE)} of disk are free"
-        if noise.count_free_pids() < PIDS_RESERVE:
-            return f"fewer than {PIDS_RESERVE} process ids are free"
-        return find_end(self.available, self.bench.reserve)
+        reserve = self.bench.reserve
+        if shutil.disk_usage(self.bench.scratch).free < reserve.disk:
+            return f"less than {format_bytes(reserve.disk)} of disk are free"
+        if noise.count_free_pids() < reserve.processes:
+            return f"fewer than {reserve.processes} process ids are free"
+        return find_end(self.available, reserve.memory)
 
     def wait_merged(self) -> dict[str, object]:
         """Give KSM the time to merge what it can, where it does; what that took, for the journal.

@@ -88,7 +88,8 @@ def _describe_ratios(
             options = parse_variant(each.platform).options
             kind = bench.drivers[each.platform].kind
             expected = build_expected(kind, spec, read_only=options.read_only)
-            found[each.platform, each.workload] = expected
+            known = {name: each for name, each in expected.items() if each.value is not None}
+            found[each.platform, each.workload] = known  # of an image yet to be built less is
     stated = {name: find_points(name) for name in plan.platforms}
     certificate = Certificate(found, frozenset(plan.differ), stated)
     kinds = {name: driver.kind for name, driver in bench.drivers.items()}

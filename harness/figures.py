@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -141,8 +141,18 @@ def _find_text(figure: Figure, text: str) -> tuple[str, str]:
 
 
 def find_in_json(text: str, pointer: str) -> str:
-    """The number at ``pointer``; words that a tool prints before and after its JSON are skipped."""
-    node = _parse_json(text)
+    """The number at ``pointer``; what a tool prints before and after its JSON is skipped, also a
+    line that could be JSON itself, such as ``[1] warming up``."""
+    reason = "it is no JSON"
+    for node in _walk_json(text):
+        try:
+            return _point(node, pointer)
+        except ValueError as error:
+            reason = str(error)
+    raise ValueError(reason)
+
+
+def _point(node: object, pointer: str) -> str:
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, dict) and key in node:
@@ -156,16 +166,18 @@ def find_in_json(text: str, pointer: str) -> str:
     return str(node)
 
 
-def _parse_json(text: str) -> object:
-    """The first object or list that stands at the beginning of a line."""
+def _walk_json(text: str) -> Iterator[object]:
+    """Every object or list that stands at the beginning of a line, and in no other one."""
     decoder = json.JSONDecoder()
+    end = 0
     for start in re.finditer(r"^\s*(?=[{\[])", text, re.MULTILINE):
+        if start.end() < end:
+            continue
         try:
-            node: object = decoder.raw_decode(text, start.end())[0]
+            node, end = decoder.raw_decode(text, start.end())
         except (ValueError, RecursionError):
             continue
-        return node
-    raise ValueError("it is no JSON")
+        yield node
 
 
 def find_in_csv(text: str, row: str, column: str) -> str:
@@ -182,7 +194,8 @@ def find_in_csv(text: str, row: str, column: str) -> str:
 
 
 def _scale(figure: Figure, number: str, unit: str) -> float:
-    """The number in the metric's unit; raises ValueError for what is no number above zero."""
+    """The number in the metric's unit; raises ValueError for what is no finite number of zero or
+    more, or no rate."""
     try:
         value = float(number)
     except ValueError:
@@ -194,6 +207,7 @@ def _scale(figure: Figure, number: str, unit: str) -> float:
         return value * _SCALES[wanted][unit]
     if unit not in _TIMES:
         raise ValueError(f"{unit[:20]!r} is no unit of it")
-    if value == 0:
+    seconds = value * _TIMES[unit]
+    if seconds == 0 or math.isinf(1 / seconds):
         raise ValueError("no time at all is no rate")
-    return 1 / (value * _TIMES[unit])
+    return 1 / seconds

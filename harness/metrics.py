@@ -230,7 +230,8 @@ _TABLE = (
            "the account of startup.cpu, read before and after the work"),
     Metric("efficiency.per_cpu_second", "efficiency", "1/s", False, False,
            "Pieces of work for each second of host CPU time: efficiency.throughput × "
-           "efficiency.duration ÷ efficiency.cpu, with the tool's duration where it says it",
+           "efficiency.duration ÷ efficiency.cpu, with the tool's duration where it says it; the "
+           "CPU time holds the tool's own start, which weighs less the longer it works",
            "the tool's figure over the host's account"),
     Metric("efficiency.bytes_per_cpu_second", "efficiency", "B/s", False, False,
            "The same of efficiency.bandwidth",

@@ -50,9 +50,10 @@ class Plan:
     is a share; with it ``blocks`` is the most that are run. ``aa_open`` says that ``aa`` was not
     stated: the run then chooses again, among the platforms that run on its host. ``steady`` is what
     the instances of a loaded density series do, None where there is none.
-    ``pids``, ``disk``
-    (bytes) and ``io`` (bytes per second) are further limits of an instance, None is none;
-    ``differ`` are the dimensions in which platforms may differ and be compared all the same.
+    ``reserve`` (bytes), ``reserve_pids`` and ``reserve_disk`` (bytes) are what the host keeps, None
+    by its size. ``pids``, ``disk`` (bytes) and ``io`` (bytes per second) are further limits of an
+    instance, None is none; ``differ`` are the dimensions in which platforms may differ and be
+    compared all the same. ``remote`` says that ``connection`` leads to another host.
     """
 
     platforms: tuple[str, ...]
@@ -79,7 +80,11 @@ class Plan:
     repeats: int = 3
     precision: float | None = None
     aa_open: bool = False
-    reserve: int = 1 << 30
+    reserve: int | None = None
+    reserve_pids: int | None = None
+    reserve_disk: int | None = None
+    density_pressure: float = 0.10
+    remote: bool = False
     density_time: float | None = None
     density_load: tuple[Literal["idle", "loaded"], ...] = ("idle",)
     steady: Workload | None = None

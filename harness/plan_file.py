@@ -27,6 +27,7 @@ from harness.plan_keys import VariantKeys as VariantKeys
 from harness.precision import CONFIRMED_BLOCKS, MOST_BLOCKS
 from harness.units import (
     format_bandwidth,
+    format_rate,
     format_size,
     parse_bandwidth,
     parse_duration,
@@ -41,7 +42,9 @@ QUICK_BLOCKS = 3
 STEADY = "steady"
 """The workload that the instances of a loaded density series run."""
 MEMORY_LEAST = 64 << 20
+_MIB = 1 << 20
 PIDS_LEAST = 8
+STORM_MOST_S = 86_400.0
 DISK_LEAST = 16 << 20
 IO_LEAST = 64 << 10
 
@@ -120,10 +123,14 @@ class _Reader:
             budget=None if budget is UNSET else budget,
             accelerator=keys.accelerator,
             connection=connection,
+            remote=is_remote(connection),
             start_engines=keys.start_engines,
             docker_host=None if keys.docker_host is UNSET else keys.docker_host,
             allow_different_trees=keys.allow_different_trees,
-            reserve=self._size("reserve", keys.reserve),
+            reserve=self._reserve("reserve", keys.reserve),
+            reserve_pids=self._reserve_pids(),
+            reserve_disk=self._reserve("reserve_disk", keys.reserve_disk),
+            density_pressure=self._share("density_pressure", keys.density_pressure),
             pids=self._pids(),
             disk=self._limit("disk", keys.disk, DISK_LEAST),
             io=self._limit("io", keys.io, IO_LEAST),
@@ -202,15 +209,10 @@ class _Reader:
         """The wanted half-width, as a share from above 0 % to below 100 %."""
         if isinstance(self.keys.precision, UnsetType):
             return None
-        try:
-            share = parse_share(self.keys.precision)
-        except InputError as error:
-            raise self._fault("precision", error.message) from None
+        share = self._share("precision", self.keys.precision)
         if len(self.keys.platforms) + len(self.keys.variants) < 2:
             reason = "it is that of ratios, and there is one platform only"
             raise self._fault("precision", reason, "name two platforms or more")
-        if not 0 < share < 1:
-            raise self._fault("precision", f"{self.keys.precision} is not above 0% and below 100%")
         return share
 
     def _blocks(self, precision: float | None) -> int:
@@ -295,8 +297,41 @@ class _Reader:
             found = tuple(map(parse_rate, self.keys.storm_rates))
         except InputError as error:
             raise self._fault("storm_rates", error.message, error.hint) from None
-        self._refuse_twice("storm_rates", tuple(f"{rate:g}/s" for rate in found))
+        self._refuse_twice("storm_rates", tuple(map(format_rate, found)))
+        for rate in found:
+            if self.keys.storm / rate > STORM_MOST_S:
+                reason = f"{self.keys.storm} starts at {format_rate(rate)} take more than a day"
+                raise self._fault("storm_rates", reason, "a higher rate")
         return found
+
+    def _share(self, key: str, text: str) -> float:
+        try:
+            share = parse_share(text)
+        except InputError as error:
+            raise self._fault(key, error.message) from None
+        if not 0 < share < 1:
+            raise self._fault(key, f"{text} is not above 0% and below 100%")
+        return share
+
+    def _reserve(self, key: str, text: str | UnsetType) -> int | None:
+        return None if isinstance(text, UnsetType) else self._size(key, text)
+
+    def _reserve_pids(self) -> int | None:
+        count = self.keys.reserve_pids
+        if isinstance(count, UnsetType):
+            return None
+        if count < 0:
+            raise self._fault("reserve_pids", f"{count} is less than none")
+        return count
+
+    def _whole_size(self, key: str, text: str) -> int:
+        """Bytes of what machines can have in whole MiB only."""
+        size = self._size(key, text)
+        if rest := size % _MIB:
+            below = (size - rest) // _MIB
+            reason = f"{text} are not whole MiB, as a guest has them"
+            raise self._fault(key, reason, f"{below}MiB or {below + 1}MiB")
+        return size
 
     def _size(self, key: str, text: str) -> int:
         try:
@@ -308,7 +343,7 @@ class _Reader:
         """Bytes, or bytes per second, of a limit that may be left out."""
         if isinstance(text, UnsetType):
             return None
-        size = self._size(key, text)
+        size = self._whole_size(key, text) if key == "disk" else self._size(key, text)
         if size < least:
             raise self._fault(key, f"{text} is too little", f"{format_size(least)} or more")
         return size
@@ -327,7 +362,7 @@ class _Reader:
         return self.keys.differ
 
     def _memory(self) -> int:
-        size = self._size("memory", self.keys.memory)
+        size = self._whole_size("memory", self.keys.memory)
         if size < MEMORY_LEAST:
             raise self._fault("memory", f"{self.keys.memory} is too little for a guest kernel")
         return size

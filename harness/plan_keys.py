@@ -219,14 +219,39 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             examples=["2m"],
         ),
     ] = UNSET
-    reserve: Annotated[
+    density_pressure: Annotated[
         str,
         Meta(
-            description="Memory of the host that such a series leaves free; it also ends where "
-            "tasks wait for memory, or disk or process ids get scarce",
+            description="Such a series ends where tasks waited for memory for more than this share "
+            "of the last ten seconds (PSI)",
+            examples=["10%"],
+        ),
+    ] = "10%"
+    reserve: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Memory of the host that is left free: no trial or storm begins and no "
+            "series goes on that could take of it. Default: 1 GiB, or an eighth of it all if that "
+            "is less",
             examples=["1GiB"],
         ),
-    ] = "1GiB"
+    ] = UNSET
+    reserve_pids: Annotated[
+        int | UnsetType,
+        Meta(
+            description="Process ids that are left free in the same way. Default: 2000, or an "
+            "eighth of them all if that is less",
+            examples=[2000],
+        ),
+    ] = UNSET
+    reserve_disk: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Free space of the cache's disk that is left in the same way. Default: "
+            "1 GiB, or an eighth of the disk if that is less",
+            examples=["1GiB"],
+        ),
+    ] = UNSET
     storm: Annotated[
         int,
         Meta(
@@ -355,8 +380,8 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budget: Annotated[
         str | UnsetType,
         Meta(
-            description="Time after which nothing new is begun: no block, density series, search "
-            "or move. Default: none",
+            description="Time after which nothing new is begun: no block, density series, search, "
+            "move or storm. Default: none",
             examples=["10m"],
         ),
     ] = UNSET

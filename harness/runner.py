@@ -30,6 +30,7 @@ from harness.ground import (
 )
 from harness.images.model import Image
 from harness.isolation.kernel_log import start_log
+from harness.isolation.model import Reserve
 from harness.launch import build_launch
 from harness.model import (
     NO_ACCELERATOR,
@@ -44,13 +45,13 @@ from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
 from harness.probes.efficiency import WorkMeter
 from harness.probes.endings import Evidence, explain_end
+from harness.room import require_room
 from harness.starter import read_clock
 from harness.variants import parse_variant
 
 _NANOSECONDS = 1_000_000_000
 _RESPONSE_S = 10.0
 _ROUND_TRIPS = 15
-_FREE_LEAST = 64 << 20
 _STOP_PHASES = {"ended": "end", "released": "libvirt", "destroyed": "destroy"}
 _KEPT = ("*.log", "*.xml", "config.json")
 """What is kept of a failed trial's folder: what was printed, and what an instance was made from."""
@@ -79,8 +80,12 @@ class Bench:
     pids: int | None = None
     disk: int | None = None
     io: int | None = None
-    reserve: int = 1 << 30
-    """Bytes of the host's memory that are left alone however many instances run."""
+    reserve: Reserve = field(default_factory=Reserve)
+    """What the host keeps however many instances run."""
+    density_pressure: float = 0.10
+    """Share of ten seconds for which tasks may have waited for memory while a series goes on."""
+    remote: bool = False
+    """Whether machines run on another host."""
     density_time: float | None = None
     """Seconds after which a density series starts no further instance."""
     sleep: Callable[[float], None] = time.sleep
@@ -214,7 +219,10 @@ class _Trial:
     """Whether all that serves the instance is known to be in the run's own process tree."""
 
     def measure(self) -> None:
-        _require_space(self.bench.scratch)
+        bench = self.bench
+        require_room(
+            self.spec, self.driver.kind, bench.reserve, bench.scratch, elsewhere=bench.remote
+        )
         with made_folder(self.spec, self.driver) as refused:
             self._measure_in_folder(refused)
 
@@ -399,15 +407,6 @@ def build_stop_rows(requested: int, stopped: int, ends: Mapping[str, int]) -> li
 
 
 # ---- failures --------------------------------------------------------------------------------
-
-
-def _require_space(scratch: Path) -> None:
-    free = shutil.disk_usage(scratch).free
-    if free < _FREE_LEAST:
-        raise HarnessError(
-            f"{scratch} has only {free >> 20} MiB free",
-            hint="free some space, or point HARNESS_CACHE at a larger disk",
-        )
 
 
 def describe_error(error: HarnessError | OSError) -> str:

@@ -18,7 +18,7 @@ from harness.certificate import DIFFER, UNGROUPED, UNLIMITED, build_certificate
 from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
-from harness.errors import HostError, InputError
+from harness.errors import HarnessError, HostError, InputError
 from harness.ground import format_refused
 from harness.images.bootable import require_forms
 from harness.images.catalog import require_image, require_packing
@@ -44,6 +44,7 @@ from harness.plan import (
 )
 from harness.precision import Ending, find_next_look, format_ending
 from harness.probes import disk, memory, portability
+from harness.room import build_reserve, require_room
 from harness.runner import Bench, build_spec
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
@@ -162,6 +163,7 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
     bench = build_bench(order, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
         engines.enter_context(start_use(list_used(bench, toolbox)))
+        left_out += leave_out_large(order, drivers, bench)
         left_out += start_engines(order, drivers, bench, engines)
         left_out += list_unreachable(plan, drivers)
         left_out += list_exempt(plan, drivers, grouped=tree is not None)
@@ -202,6 +204,26 @@ def check_parity(plan: Plan, bench: Bench, say: Callable[[str], None]) -> dict[s
     if not plan.allow_different_trees:
         parity.require_same(findings)
     return parity.build_report(findings)
+
+
+def leave_out_large(order: Order, drivers: dict[str, Driver], bench: Bench) -> list[str]:
+    """A line for each platform of which this host has no room for even one instance, and that is
+    then no longer among ``drivers``. Raises HostError instead where that is strict."""
+    left_out = []
+    for name, driver in tuple(drivers.items()):
+        try:
+            for spec in build_first_specs(order.plan, bench, name):
+                require_room(
+                    spec, driver.kind, bench.reserve, bench.scratch, elsewhere=bench.remote
+                )
+        except HarnessError as error:
+            if order.strict:
+                raise HostError(f"{name}: {error.message}", hint=error.hint) from None
+            left_out.append(f"{name}: {error.message}")
+            del drivers[name]
+    if not drivers:
+        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
+    return left_out
 
 
 def start_engines(
@@ -369,7 +391,9 @@ def build_bench(
         pids=plan.pids,
         disk=plan.disk,
         io=plan.io,
-        reserve=plan.reserve,
+        reserve=build_reserve(scratch, plan.reserve, plan.reserve_pids, plan.reserve_disk),
+        density_pressure=plan.density_pressure,
+        remote=plan.remote,
         density_time=plan.density_time,
     )
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import cgroup
-from harness.density import DISK_RESERVE, PIDS_RESERVE, find_marks
+from harness.density import find_marks
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
 from harness.ground import (
@@ -37,8 +37,9 @@ from harness.ground import (
 )
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import Plan, ScheduledTrial, runs_on
-from harness.probes import memory, noise
+from harness.probes import noise
 from harness.probes.endings import explain_end
+from harness.room import find_room
 from harness.runner import (
     Bench,
     build_outcome,
@@ -48,7 +49,7 @@ from harness.runner import (
     keep_logs,
 )
 from harness.starter import read_clock
-from harness.units import format_bytes
+from harness.units import format_rate
 
 BURST = "burst"
 """The phase of a storm whose starts are all due at once; others are named by their rate, `2/s`."""
@@ -64,14 +65,17 @@ LATE_MARK = "generator-late"
 """A storm's starts are marked where the median request came later than it was due by more than this
 share of the median time to ready: the generator may then be what was measured."""
 
-_MACHINE_EXTRA = 128 << 20  # what QEMU takes beside its guest's memory, generously
-_PIDS_EACH = 32
+_SPARED = 8  # of those that just fit, one in so many is left out
 _HEAD_NS = 50_000_000  # from the last preparation to the first start: all are asked for by then
 _HEAD_EACH_NS = 1_000_000
 _AHEAD_NS = 100_000_000  # so long before a start it can still be called off
 _STOP_S = 10.0
 _NANOSECONDS = 1_000_000_000
 _OWN_DOING = ("pressure-memory", "pressure-io")
+
+
+Size = tuple[int, str]
+"""How many starts of a storm there is room for, and what limits them if those are not all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,8 @@ class Storm:
 
 
 def format_phase(rate: float | None) -> str:
-    """How the rows of a storm are told apart: `burst`, or the rate, `2/s`."""
-    return BURST if rate is None else f"{rate:g}/s"
+    """How the rows of a storm are told apart: `burst`, or the rate, `2/s` or `30/min`."""
+    return BURST if rate is None else format_rate(rate)
 
 
 def build_arrivals(count: int, rate: float | None, seed: str) -> tuple[float, ...]:
@@ -146,13 +150,14 @@ def count_starts(outcome: Outcome) -> int:
 # ---- one storm -------------------------------------------------------------------------------
 
 
-def run_storm(storm: Storm, bench: Bench) -> Iterator[Outcome]:
+def run_storm(storm: Storm, bench: Bench, size: Size | None = None) -> Iterator[Outcome]:
     """Run one storm to its end, then yield an outcome for each of its starts.
 
-    A storm for which the host has no room is cut to what fits, or is one outcome without rows that
-    says why. Only an interrupt of the user gets out, with every instance stopped.
+    A storm for which the host has no room is cut to what fits (``size``, else as it is found now),
+    or is one outcome without rows that says why. Only an interrupt of the user gets out, with every
+    instance stopped.
     """
-    count, limit = find_room(storm, bench)
+    count, limit = size or find_size(storm, bench)
     asked = len(storm.arrivals)
     if count < min(asked, LEAST):
         refused = {"kind": storm.phase, "asked": asked, "refused": limit}
@@ -177,32 +182,16 @@ def run_storm(storm: Storm, bench: Bench) -> Iterator[Outcome]:
     yield from _build_outcomes(crowd, storm, outcome, told, list(dict.fromkeys(marks)))
 
 
-def find_room(storm: Storm, bench: Bench) -> tuple[int, str]:
-    """How many starts of a storm the host has room for, and what limits them.
+def find_size(storm: Storm, bench: Bench) -> Size:
+    """How many starts of a storm the host has room for, and what limits them where it is cut.
 
-    Each counts with all that it may take: its limit, or a guest's memory and its emulator's.
+    A cut one stays well below that limit, so that there is room for as many when it is repeated.
     """
-    spec = build_spec(storm.first, bench)
+    asked = len(storm.arrivals)
     kind = bench.drivers[base_platform(storm.first.platform)].kind
-    each = spec.memory + (_MACHINE_EXTRA if kind == "vm" else 0)
-    free = shutil.disk_usage(bench.scratch).free - DISK_RESERVE
-    rooms = {
-        f"each may take {format_bytes(each)} of memory, and {format_bytes(bench.reserve)} are "
-        "left free": (memory.read_available() - bench.reserve) // each,
-        f"each may start {_PIDS_EACH} processes, and {PIDS_RESERVE} process ids are left free": (
-            noise.count_free_pids() - PIDS_RESERVE
-        )
-        // _PIDS_EACH,
-    }
-    if spec.disk is not None:
-        rooms[
-            f"each may write {format_bytes(spec.disk)}, and {format_bytes(DISK_RESERVE)} of disk "
-            "are left free"
-        ] = free // spec.disk
-    if free < 0:
-        rooms[f"less than {format_bytes(DISK_RESERVE)} of disk are free"] = 0
-    limit = min(rooms, key=lambda name: rooms[name])
-    return max(0, min(len(storm.arrivals), rooms[limit])), limit
+    spec = build_spec(storm.first, bench)
+    count, limit = find_room(spec, kind, bench.reserve, bench.scratch, elsewhere=bench.remote)
+    return (asked, "") if count >= asked else (count - count // _SPARED, limit)
 
 
 @dataclass(slots=True, eq=False)

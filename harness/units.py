@@ -67,6 +67,14 @@ def parse_bandwidth(text: str) -> int:
     return found
 
 
+def format_rate(rate: float) -> str:
+    """``2/s``, ``30/min`` or ``12/h``: starts per second in the unit that makes it one or more."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:g}/{unit}"
+    return f"{rate * 3600:g}/h"
+
+
 def parse_rate(text: str) -> float:
     """Events per second from ``"2/s"`` or ``"30/min"``; raises InputError for anything else."""
     match = _RATE.fullmatch(text)

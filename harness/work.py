@@ -25,7 +25,7 @@ from harness.plan import (
     walk_schedule,
 )
 from harness.runner import Bench, run_schedule
-from harness.storm import Storm, build_storms, count_starts, run_storm
+from harness.storm import Size, Storm, build_storms, count_starts, find_size, run_storm
 
 STARTS = 20
 """About so many starts has a search; what it takes is guessed from the longest block."""
@@ -61,10 +61,19 @@ class Work:
         """
         for outcome in self._run_before_storms(pace):
             yield (outcome,)
+        yield from self._run_storms(pace)
+
+    def _run_storms(self, pace: Pace) -> Iterator[Sequence[Outcome]]:
+        """A platform's storms are as small as the smallest before them, or they could not be
+        compared with each other."""
         each = self._guess_trial(pace)
+        sizes: dict[str, Size] = {}
         for storm in self.storms:
-            if self._may_begin(storm.first, "storm", pace, len(storm.arrivals) * each):
-                yield tuple(pace.budget.watch("storm", run_storm(storm, self.bench)))
+            likely = len(storm.arrivals) * each + storm.arrivals[-1]
+            if self._may_begin(storm.first, "storm", pace, likely):
+                platform, size = storm.first.platform, find_size(storm, self.bench)
+                size = sizes[platform] = min(sizes.get(platform, size), size)
+                yield tuple(pace.budget.watch("storm", run_storm(storm, self.bench, size)))
 
     def _run_before_storms(self, pace: Pace) -> Iterator[Outcome]:
         budget, bench = pace.budget, self.bench

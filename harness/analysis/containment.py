@@ -28,7 +28,9 @@ LIMITS_NOTE = (
     "forbids it; `not told`: the instance ended and the host says nothing of why. Inside is what "
     "the workload got, outside is the limit as the host's kernel or QEMU's command line has it. "
     "CPU time is judged by the host's account, a guest's by its own; the rate of writing is of "
-    "writes past the page cache."
+    "writes past the page cache. A machine's CPUs and memory are its size: what goes against them "
+    "is bounded by that, nothing is throttled or killed on the host, and the host pays for the "
+    "emulator besides. Its processes are limited in its own kernel."
 )
 NEIGHBOUR_NOTE = (
     "Echo round trips of an idle victim beside the hog, on the same platform and with the same "
@@ -36,6 +38,12 @@ NEIGHBOUR_NOTE = (
     "others from being asked counts for them too. Each hog has a bound of its own, and the host "
     "keeps its reserve."
 )
+_MACHINE_MEANS = {
+    "cpu": "its size",
+    "memory": "its size",
+    "processes": "in its own kernel",
+    "disk": "size of its disk",
+}
 _BEFORE, _AFTER, _NOISY = "before", "after", "noisy-victim"
 _METRIC = "isolation.latency"
 _TONES = {
@@ -70,12 +78,16 @@ def build_limits(results: Results) -> Table | None:
     """Platform × limit: asked, seen inside, seen outside, and whether it holds."""
     rows = []
     for platform, findings in find_findings(results).items():
+        machine = results.kinds.get(platform) == "vm"
         for number, finding in enumerate(findings):
             cells = (
                 Cell(LIMITS[finding["limit"]]),
                 Cell(format_amount(finding["limit"], finding["asked"])),
                 Cell(format_amount(finding["limit"], finding["inside"])),
-                Cell(format_amount(finding["limit"], finding["outside"])),
+                Cell(
+                    format_amount(finding["limit"], finding["outside"]),
+                    _MACHINE_MEANS.get(finding["limit"], "") if machine else "",
+                ),
                 Cell(quote(finding["verdict"]), tone=_TONES.get(finding["verdict"], "")),
             )
             name = describe_platform(results, platform, quoted=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness import cgroup, lab
+from harness.conditions import read_guest_processes
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HarnessError, TrialError
 from harness.images.recipes import AGENT
@@ -120,7 +121,8 @@ class _Trial:
         if self._has_network():
             spec = replace(spec, address=lab.build_address(number), gateway=lab.GATEWAY,
                            bridge=lab.BRIDGE)  # fmt: skip
-        return replace(spec, command=tuple(words), ready=ready)
+        own = self.site.limits.processes if self.driver.kind == "vm" else None
+        return replace(spec, command=tuple(words), ready=ready, pids=own)
 
     def _has_network(self) -> bool:
         """Whether an instance can have a link to the bridge: a guest's needs a tap."""
@@ -235,7 +237,7 @@ class _Trial:
             self._check_quota(instance, spec)
             places = [self.bench.scratch, spec.folder]
             self.refused |= limit_writing(groups, places, asked.write)
-            outside = self._read_limits(groups, instance) | self._read_disk(spec)
+            outside = self._read_limits(groups, instance, spec) | self._read_disk(spec)
             wait_over(instance, _HOGS_S + sum(hog.seconds for hog in hogs))
             gone, files = find_end(instance, follower), read_files(groups)
             last, words = follower.look(), log.read_about(spec.name)
@@ -258,8 +260,11 @@ class _Trial:
         return [each for folder in instance.cgroups for each in (folder, *folder.parents)
                 if each.name == name]  # fmt: skip
 
-    def _read_limits(self, groups: Sequence[Path], instance: Instance) -> dict[str, float | None]:
-        """The limits as the host has them; a guest's memory and CPUs are its QEMU's."""
+    def _read_limits(
+        self, groups: Sequence[Path], instance: Instance, spec: InstanceSpec
+    ) -> dict[str, float | None]:
+        """The limits as the host has them; a guest's memory and CPUs are its QEMU's, and its
+        processes are limited in its own kernel."""
         found: dict[str, float | None] = {
             "cpu": read_quota(groups),
             "memory": cgroup.read_memory_limit(groups),
@@ -267,8 +272,11 @@ class _Trial:
             "write": find_writing(groups),
         }
         if self.driver.kind == "vm":
-            machine = read_machine(instance)
-            found |= machine
+            found |= read_machine(instance)
+            inside = read_guest_processes(instance, spec).value
+            found["processes"] = inside if isinstance(inside, int) else None
+            if found["processes"] is None:
+                self.refused["processes"] = "the guest's kernel has no group for it"
         return found
 
     def _read_disk(self, spec: InstanceSpec) -> dict[str, float | None]:

@@ -15,10 +15,19 @@ _KIB = 1024
 
 def read_available() -> int:
     """The host's MemAvailable in bytes."""
+    return _read_size("MemAvailable")
+
+
+def read_total() -> int:
+    """The host's MemTotal in bytes."""
+    return _read_size("MemTotal")
+
+
+def _read_size(name: str) -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * _KIB
-    raise OSError("/proc/meminfo has no MemAvailable")
+    raise OSError(f"/proc/meminfo has no {name}")
 
 
 def read_pss(pids: Sequence[int], proc: Path = Path("/proc")) -> int | None:

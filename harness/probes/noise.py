@@ -97,10 +97,13 @@ def read_recent_pressure(resource: str) -> float | None:
 def count_free_pids() -> int:
     """How many more processes and threads the kernel allows (proc_sys_kernel(5))."""
     tasks = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
-    most = min(
-        int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in ("pid_max", "threads-max")
-    )
-    return most - tasks
+    return count_most_pids() - tasks
+
+
+def count_most_pids() -> int:
+    """How many processes and threads the kernel allows in all."""
+    names = ("pid_max", "threads-max")
+    return min(int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in names)
 
 
 def _read_swapped() -> int:

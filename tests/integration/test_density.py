@@ -1,6 +1,8 @@
 """Density for real: two hundred containers and twenty machines, one after another, all running."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +10,13 @@ import pytest
 
 from harness.analysis.crowd import list_series
 from harness.analysis.results import Results, load_results
-from tests.integration.test_run import run_harness
+from tests.integration.test_run import (
+    PROJECT,
+    harness_words,
+    read_outcomes,
+    run_harness,
+    wait_for_trials,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -56,6 +64,30 @@ def test_a_series_ends_before_it_takes_of_the_reserve(tmp_path: Path) -> None:
     assert machines.end.startswith("one more could leave less than")
     journal = (tmp_path / "r/journal.jsonl").read_text().splitlines()[1:]
     assert {json.loads(line)["status"] for line in journal} == {"ok"}, "an end is no failure"
+
+
+def test_a_series_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
+    """Steps of one series only: what was measured before would pass for a smaller one."""
+    plan, out = tmp_path / "plan.toml", tmp_path / "r"
+    plan.write_text(PLAN.replace("50ms", "200ms") + 'platforms = ["namespace"]\ndensity = 2\n')
+    with subprocess.Popen(
+        harness_words("run", str(plan), "--out", str(out)),
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for_trials(out, 6, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    stored = len(read_outcomes(out))
+    assert 6 <= stored < 18
+    done = run_harness("run", "--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "begins anew, as it was interrupted: noop" in done.stderr + done.stdout
+    assert [each["trial"] for each in read_outcomes(out)] == list(range(18))
+    assert [each.counts[-1] for each in list_series(load_results(out))] == [16]
 
 
 def test_loaded_instances_are_a_series_of_their_own(tmp_path: Path) -> None:

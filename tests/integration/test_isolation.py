@@ -209,13 +209,13 @@ def test_a_sandbox_that_ends_with_its_hog_is_told_by_the_kernels_log(
     assert found["disk"]["verdict"] == "holds"  # tried in an instance of its own afterwards
 
 
-def test_a_machines_own_kernel_knows_nothing_of_the_hosts_limit_of_processes(
+def test_a_machines_limits_are_its_size_and_a_group_of_its_own_kernel(
     tmp_path: Path,
 ) -> None:
     found = find(run(tmp_path / "run", ("vm-direct",), "limits",
                      reserve=Reserve(0, 0, disk=1 << 60)), "vm-direct")  # fmt: skip
-    assert found["processes"]["verdict"] == "does not hold", found["processes"]
-    assert found["processes"]["inside"] > found["processes"]["outside"] == 256
+    assert found["processes"]["verdict"] == "holds", found["processes"]
+    assert 128 < found["processes"]["inside"] <= found["processes"]["outside"] == 256
     assert found["memory"]["verdict"] == "holds", found["memory"]
     assert 0 < found["memory"]["inside"] < found["memory"]["outside"] == 96 * MIB
     assert (found["cpu"]["outside"], found["cpu"]["verdict"]) == (1.0, "holds"), found["cpu"]

@@ -6,7 +6,6 @@ import socket
 import stat
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,20 +199,19 @@ def doctored(tortured: Image, tmp_path: Path) -> Iterator[Image]:
 def test_a_run_refuses_trees_that_differ_unless_allowed(
     doctored: Image, guest_kernel: GuestKernel, tmp_path: Path
 ) -> None:
-    words = ["run", "--image", doctored.name, "--ready", "exit", "--blocks", "1"]
-    words += ["--platform", "namespace", "--platform", "vm-direct"]
+    plan = tmp_path / "plan.toml"
+    plan.write_text('platforms = ["namespace", "vm-direct"]\nblocks = 1\nwarmup = 0\ndensity = 0\n')
+    words = ["run", str(plan), "--image", doctored.name, "--ready", "exit"]
     done = run_harness(*words, "--out", str(tmp_path / "refused"))
     assert done.returncode == 3, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
     assert "1 of" in line and "/setuid: mode 4755, 0755" in line
     assert "--allow-different-trees" in line
     assert not (tmp_path / "refused/journal.jsonl").exists()
-    begun = time.monotonic()
     allowed = tmp_path / "allowed"
     done = run_harness(*words, "--allow-different-trees", "--out", str(allowed))
     assert done.returncode == 0, done.stderr
     assert "comparing" not in done.stderr, "what was found is kept"
-    assert time.monotonic() - begun < 60
     (found,) = json.loads((allowed / "manifest.json").read_text())["parity"][doctored.name]
     assert found["differing"] == 1
     assert "entries differ" in (allowed / "report.md").read_text()

@@ -251,6 +251,8 @@ def test_a_dry_run_shows_the_order_and_starts_nothing(tmp_path: Path) -> None:
     assert "block 0 (warm-up): " in done.stdout
     assert "block 3: " in done.stdout
     assert "  namespace noop:\n" in done.stdout
+    assert "process noop: to namespace; network differs, which is the point" in done.stdout
+    assert "refused" not in done.stdout, "what is only not built yet is no difference"
     assert not (cache / "images").exists()
     assert not (tmp_path / "results").exists()
 

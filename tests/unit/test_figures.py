@@ -66,6 +66,8 @@ def test_every_workload_with_a_load_or_figures_is_whole() -> None:
 )
 def test_a_json_pointer_leads_past_words_around_the_json(pointer: str, value: str) -> None:
     text = """note: [not json
+    [1] warming up
+    {"later": true}
     {"a": [{"b": 1.5}], "x/y": 2, "99.000000": 3, "m~n": 4, "text": "5"}
     done"""
     assert find_in_json(text, pointer) == value
@@ -114,6 +116,8 @@ def test_units_become_those_of_the_metric(asked: Figure, text: str, value: float
         (figure(json="/rate"), '{"rate": -1}', "'-1' is no figure"),
         (figure(json="/a"), "[" * 100_000, "it is no JSON"),
         (figure("ms", json="/t"), '{"t": 0}', "no time at all is no rate"),
+        (figure("ns", json="/t"), '{"t": 1e-320}', "no time at all is no rate"),
+        (figure(json="/rate"), '[1]\n{"a": {"rate": 1}}', "its JSON has nothing at '/rate'"),
         (figure(regex="did (.+)"), "nothing", "nothing matches 'did (.+)'"),
         (figure("auto", regex="(.+) (.+)"), "7 sheep", "'sheep' is no unit of it"),
         (figure("auto", "latency_p99", regex="(.+) (.+)"), "7 sheep", "'sheep' is no unit of it"),

@@ -23,13 +23,18 @@ from harness.density import run_density
 from harness.drivers.base import InstanceSpec
 from harness.errors import InputError
 from harness.images.model import Image, Packing
+from harness.isolation.model import Reserve
 from harness.model import Measurement, Outcome
+from harness.pace import Budget, Pace
 from harness.plan import ScheduledTrial
 from harness.plan_file import read_plan
+from harness.probes import noise
 from harness.probes.ksm import Merging, find_fault, read_merging, wait_settled
+from harness.probes.memory import read_total
+from harness.room import build_reserve
 from harness.runner import Bench, run_schedule
 from harness.store import Store, write_samples
-from harness.storm import Storm, build_arrivals, build_whole, find_room, is_late, run_storm
+from harness.storm import Storm, build_arrivals, build_whole, find_size, is_late, run_storm
 from harness.storm import build_storms as schedule
 from harness.units import parse_rate
 from harness.work import Work
@@ -66,7 +71,7 @@ def test_every_repeat_has_every_storm_once_in_an_order_of_its_own() -> None:
         [(each.first.platform, each.phase) for each in storms if each.first.block == repeat]
         for repeat in range(8)
     ]
-    whole = {(name, kind) for name in drivers for kind in ("burst", "2/s", "0.5/s")}
+    whole = {(name, kind) for name in drivers for kind in ("burst", "2/s", "30/min")}
     assert all(len(order) == 6 and set(order) == whole for order in orders)
     assert len({tuple(order) for order in orders}) > 1
     same = {(each.first.block, each.rate): each.arrivals for each in storms}
@@ -82,7 +87,13 @@ def test_every_repeat_has_every_storm_once_in_an_order_of_its_own() -> None:
         ({"storm": 4, "storm_rates": ("fast",)}, "'fast' is not a rate"),
         ({"storm": 4, "storm_rates": ("0/s",)}, "'0/s' is not a rate"),
         ({"storm": 4, "storm_rates": ("1/s", "60/min")}, "'1/s' stands there twice"),
+        ({"storm": 4, "storm_rates": ("0.1/h",)}, "4 starts at 0.1/h take more than a day"),
         ({"storm": 1}, "1 start is no storm"),
+        ({"memory": "300MB"}, "300MB are not whole MiB.*286MiB or 287MiB"),
+        ({"disk": "50MB"}, "50MB are not whole MiB.*47MiB or 48MiB"),
+        ({"density_pressure": "0%"}, "0% is not above 0% and below 100%"),
+        ({"reserve_pids": -1}, "-1 is less than none"),
+        ({"reserve_disk": "lots"}, "'lots' is not a size"),
         ({"density_load": ("loaded",), "workloads": ("steady",)}, "one of the plan's already"),
     ],
 )
@@ -244,8 +255,50 @@ def test_a_storm_has_the_mark_of_a_cache_that_is_not_as_asked(tmp_path: Path) ->
 
 def test_a_storm_takes_nothing_of_the_disk_reserve(tmp_path: Path) -> None:
     bench = build_crowd_bench(tmp_path, FakeDriver())
-    count, limit = find_room(build_burst(4), replace(bench, disk=1 << 45, memory=1))
-    assert (count, limit) == (0, "each may write 32768 GiB, and 1 GiB of disk are left free")
+    count, limit = find_size(build_burst(4), replace(bench, disk=1 << 45, memory=1))
+    assert count == 0 and limit.startswith("each may write 32768 GiB; ")
+
+
+def test_a_storm_that_is_cut_leaves_room_to_be_repeated(tmp_path: Path) -> None:
+    bench = build_crowd_bench(tmp_path, FakeDriver())
+    free = noise.count_free_pids()
+    scarce = replace(bench, memory=1, pids=100, reserve=Reserve(0, free - 40 * 100, 0))
+    count, limit = find_size(build_burst(100), scarce)
+    assert 30 <= count <= 36 and limit.startswith("each may start 100 processes; ")
+    assert find_size(build_burst(20), scarce) == (20, "")
+
+
+def test_a_trial_that_could_take_of_the_reserve_fails_before_it_starts(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = build_crowd_bench(tmp_path, driver)
+    (outcome,) = run_trials(replace(bench, memory=1 << 50))
+    assert outcome.error is not None and outcome.hint is not None
+    assert outcome.error.startswith("this host has no room for it: each may take 1048576 GiB of m")
+    assert "a smaller `reserve`" in outcome.hint and driver.started == []
+    (elsewhere,) = run_trials(replace(bench, reserve=Reserve(0, 1 << 40, 0)))
+    assert elsewhere.error is not None and "process ids are free" in elsewhere.error
+
+
+def test_the_reserve_of_a_small_host_is_an_eighth(tmp_path: Path) -> None:
+    stated = build_reserve(tmp_path, 5, 6, 7)
+    assert (stated.memory, stated.processes, stated.disk) == (5, 6, 7)
+    usual = build_reserve(tmp_path, None, None, None)
+    assert usual.memory == min(1 << 30, read_total() // 8)
+    assert usual.processes <= 2000 and usual.disk <= 1 << 30
+
+
+def test_all_storms_of_a_platform_are_as_small_as_the_smallest_before(tmp_path: Path) -> None:
+    bench = build_crowd_bench(tmp_path, FakeDriver())
+    plan = read_plan(None, {"platforms": ("namespace",), "workloads": ("noop",)}, new_seed=1)
+    scarce = replace(bench, pids=100, reserve=Reserve(0, noise.count_free_pids() - 800, 0))
+    bursts = [
+        replace(build_burst(10), first=replace(build_burst(1).first, block=each, trial=10 * each))
+        for each in range(3)
+    ]
+    work = Work(plan, scarce, [], [], [], bursts, lambda _: None)
+    pace = Pace(replace(plan, blocks=1), Budget(None))
+    sizes = [len(each) for each in work.run(pace) if "storm" in each[0].details]
+    assert len(sizes) == 3 and sizes == sorted(sizes, reverse=True) and sizes[0] < 10
 
 
 # ---- going on ----------------------------------------------------------------------------------
