@@ -43,12 +43,12 @@ def build_trials(count: int, platform: str = "namespace") -> list[ScheduledTrial
 
 def test_a_limit_that_cannot_be_had_is_named_with_its_reason(tmp_path: Path) -> None:
     """A disk that no file system can have, and writing where there is no group to limit it in."""
-    bench = replace(build_bench(tmp_path, FakeDriver()), disk=(1 << 63) - 1, io=4096)
+    bench = replace(build_bench(tmp_path, FakeDriver()), disk=4096, io=4096)
     (outcome,) = run_schedule(build_trials(1), bench)
     assert outcome.status == "ok", outcome.error
     refused = read_refused(outcome.details)
     assert set(refused) == {"disk", "io"}
-    assert refused["disk"].startswith("this host gives no file system of 9223372036854775807B for")
+    assert refused["disk"].startswith("this host gives no file system of 4KiB for")
     conditions = parse_conditions(outcome.details[KEY])
     for name, reason in refused.items():
         assert conditions[name].value == NONE
