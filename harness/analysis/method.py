@@ -41,7 +41,7 @@ class Fact:
 def build_method(results: Results) -> list[str]:
     """How the figures came about, in sentences."""
     if rebuild.is_alone(results):
-        return list(rebuild.METHOD)
+        return list(rebuild.build_method(results))
     if isolation.is_alone(results):
         return list(isolation.METHOD)
     plan = get_mapping(results.manifest, "plan")
