@@ -42,8 +42,8 @@ def draw_rebuilds(results: Results) -> Drawing | None:
         caption = build_note(
             results, say_blocks([*seconds, *shipped]),
             f"Medians with {say_intervals([*seconds, *shipped])}. Containers (circles) are rebuilt "
-            "by layers, disks of virtual machines (squares) anew or by update. Seconds: linear from "
-            f"zero. Bytes: {say_log(step)}; the packing that ships least is shown",
+            "by layers, disks of virtual machines (squares) anew or by update. Seconds: linear "
+            f"from zero. Bytes: {say_log(step)}; the packing that ships least is shown",
         )  # fmt: skip
         alt = "; ".join(
             f"{_label(case)}: {format_figure(time)}, {format_figure(size)}"
