@@ -8,7 +8,7 @@ daemons are no part of an instance's memory, and are named beside it.
 from collections.abc import Mapping
 
 from harness.analysis.results import Figure, Results, get_list, get_mapping
-from harness.analysis.wording import describe_platform, format_figure, quote
+from harness.analysis.wording import describe_platform, format_figure, quote, split_figure
 
 PSS = "memory.pss"
 _DAEMON = "memory.daemon"
@@ -49,7 +49,7 @@ def find_daemon(results: Results, platform: str, workload: str) -> Figure | None
 def say_daemon(results: Results, platform: str, workload: str) -> str:
     """`` + 121 MiB once, for its daemon``, to be said after a figure of PSS; else nothing."""
     found = find_daemon(results, platform, workload)
-    return f" + {format_figure(found)} once, for its daemon" if found else ""
+    return f" + {split_figure(found)[0]} once, for its daemon" if found else ""
 
 
 def say_shared(results: Results) -> str:
