@@ -120,8 +120,8 @@ def _decide_calls(results: Results, claim: Claim) -> Finding:
         for name, count in (*many.items(), *few.items())
     )
     note = (
-        f"{said}. By definition: a guest's calls go to its own kernel and count as none, whatever "
-        "the process that runs the guest may call on the host"
+        f"{said}. A guest's calls go to its own kernel and count as none, whatever the process "
+        "that runs the guest may call on the host"
     )
     verdict = "supported" if most < least else "refuted" if most > least else "equivalent"
     emulated = any(map(results.is_emulated, (*few, *many)))

@@ -67,13 +67,14 @@ class Case:
 
 def decide_platforms(results: Results, claim: Claim) -> Finding:
     """The finding on all pairs of a claim's two sides."""
+    absent = Finding(NOT_MEASURED, note=f"this run has no {quote(claim.metric)} on both sides")
     smaller, larger = (select(results, word) for word in (claim.smaller, claim.larger))
     for side, word in ((smaller, claim.smaller), (larger, claim.larger)):
         if not side:
             return Finding(NOT_MEASURED, note=f"no {quote(word)} in this run")
     case = _find_case(results, claim.metric, smaller, larger)
     if case is None:
-        return Finding(NOT_MEASURED, note=f"this run has no {quote(claim.metric)} of both")
+        return absent
     found = [
         _judge_pair(case, small, large)
         for small in smaller
@@ -82,7 +83,7 @@ def decide_platforms(results: Results, claim: Claim) -> Finding:
     ]
     whole = combine(found)
     if whole is None:
-        return Finding(NOT_MEASURED, note=f"this run has no {quote(claim.metric)} of both")
+        return absent
     return replace(whole, note=f"{_say_workload(case)}{whole.note}{_say_more(case, smaller)}")
 
 

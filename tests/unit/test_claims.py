@@ -272,7 +272,8 @@ def test_isolation_by_definition_is_said_to_be_so(tmp_path: Path) -> None:
     rows = [("isolation.calls", 300.0, "")]
     assert decide_with(tmp_path / "s", rows, "weaker-isolation", own) == "supported"
     finding = decide(load_results(tmp_path / "s"), USUAL["weaker-isolation"])
-    assert "By definition: a guest's calls" in finding.note
+    assert "A guest's calls go to its own kernel and count as none" in finding.note
+    assert "which by definition reaches none" in USUAL["weaker-isolation"].hypothesis
 
 
 def test_an_emulated_machine_is_named_as_such_in_every_finding(tmp_path: Path) -> None:

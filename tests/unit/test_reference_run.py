@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.answer import build_headline
+from harness.analysis.claim_list import read_claims
+from harness.analysis.claims import decide
+from harness.analysis.claims_finding import DEPENDS
 from harness.analysis.memory import say_shared
+from harness.analysis.plots.moves import draw_moves
 from harness.analysis.report.render import escape_markdown
 from harness.analysis.results import Results, load_results
 from harness.analysis.wording import format_figure
@@ -47,7 +51,12 @@ def test_its_pages_words_are_those_of_its_claims(results: Results) -> None:
     assert "the nearest of 20 pairs: `docker`: " in claims
     assert "+ 121 MiB once, for its daemon" in claims
     assert "for its daemon" in text.partition("## The verdicts")[0]
-    assert "medians with 95 % intervals; the lines only join them" not in text
+    drawn = draw_moves(results)
+    assert drawn is not None and drawn.note in text.replace("\\_", "_")
+    assert "medians with ranges of 2 to 3 blocks, which hold the median with at most" in drawn.note
+    findings = (decide(results, each) for each in read_claims())
+    figures = [each.figure for each in findings if each.verdict in ("supported", DEPENDS)]
+    assert len(figures) == 4 and all(each in claims for each in figures)
     assert "Not probed, so nothing here is said of them: `docker`" in text
     assert say_shared(results) in text
 
