@@ -51,7 +51,8 @@ _TABLE = (
            "system, and daemon for the share of an engine's daemons"),
     Metric("memory.pss", "memory", "B", True, True,
            "Proportional set size of every host process that serves the instance: shim, conmon, "
-           "sentry and gofer too, daemons apart",
+           "sentry and gofer too, daemons apart; where `ready` is the end of the workload, of what "
+           "is left without it",
            "sum of /proc/PID/smaps_rollup at the settled point"),
     Metric("memory.cgroup", "memory", "B", True, False,
            "What the instance's cgroup is charged; phases anon, file, kernel and peak",

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from harness.analysis.alike import UNGROUPED, is_unlimited
 from harness.analysis.isolation import is_alone as is_isolation_alone
+from harness.analysis.memory import (
+    PSS,
+    find_memory_workload,
+    say_daemon,
+    say_ended,
+    say_shared,
+)
 from harness.analysis.noise_floor import find_share_interval
 from harness.analysis.pairs import SIGNIFICANT
 from harness.analysis.ratios import THRESHOLD
@@ -72,7 +79,7 @@ def build_answer(results: Results) -> list[Statement]:
     statements = [
         Statement(topic.name, sentences)
         for topic in _TOPICS
-        if (sentences := _say_topic(results, topic, workload))
+        if (sentences := _say_topic(results, topic, _choose_workload(results, topic, workload)))
     ]
     emulation = _say_emulation(results)
     return [*([emulation] if emulation else []), *statements, *rebuilds, *_say_limits(results)]
@@ -109,11 +116,34 @@ def build_verdicts(results: Results) -> list[Statement]:
     if not build_headline(results):
         return []
     found = ((topic, _say_verdict(results, topic)) for topic in _TOPICS[1:])
-    return [Statement(topic.name, (said,), first=True) for topic, said in found if said]
+    return [
+        Statement(topic.name, (said, *_say_daemons(results, topic)), first=True)
+        for topic, said in found
+        if said
+    ]
+
+
+def _choose_workload(results: Results, topic: Topic, workload: str) -> str:
+    """The answer's own, but for memory one that still runs when it is read, if there is one."""
+    return find_memory_workload(results, workload) if topic.metric == PSS else workload
+
+
+def _say_daemons(results: Results, topic: Topic) -> tuple[str, ...]:
+    """What engines take beside their instances, so that no verdict on memory stands without it."""
+    if topic.metric != PSS:
+        return ()
+    workload = _choose_workload(results, topic, find_workload(results))
+    told = [
+        f"{_name(results, name)} takes {format_figure(results.find(name, workload, PSS))}{daemon}"
+        for name in results.first_arms
+        if (daemon := say_daemon(results, name, workload))
+    ]
+    return (f"An engine's daemons are not in it: {'; '.join(told)}.",) if told else ()
 
 
 def _say_verdict(results: Results, topic: Topic) -> str:
-    machine, workload = _find_machine(results), find_workload(results)
+    machine = _find_machine(results)
+    workload = _choose_workload(results, topic, find_workload(results))
     first = results.find(results.reference or "", workload, topic.metric)
     other = results.find(machine, workload, topic.metric)
     ratio = results.find_ratio(machine, workload, topic.metric)
@@ -124,7 +154,9 @@ def _say_verdict(results: Results, topic: Topic) -> str:
     name = _name_as(results, machine)
     comma = "," if "," in name else ""
     against = f"{format_figure(other)} against {format_figure(first)}{topic.object}"
-    return f"{name}{comma} it {topic.states} {against}: {_say_ratio(topic, ratio)}."
+    ended = say_ended(results, workload) if topic.metric == PSS else ""
+    said = f"{name}{comma} {quote(workload)} {topic.states} {against}{ended}"
+    return f"{said}: {_say_ratio(topic, ratio)}."
 
 
 def _find_machine(results: Results) -> str:
@@ -170,16 +202,17 @@ def _say_topic(results: Results, topic: Topic, workload: str) -> tuple[str, ...]
         return (f"The figure of {subject} is withheld: {figure.withheld}.",)
     head = (
         f"{_name_as(results, reference)}, {quote(workload)} {topic.states} "
-        f"{format_figure(figure)}{topic.object}."
+        f"{format_figure(figure)}{topic.object}"
+        f"{say_ended(results, workload) if topic.metric == PSS else ''}."
     )
-    told = _find_machine(results) if build_headline(results) else ""
     rest = [
         _say_other(results, topic, workload, name)
         for name in results.first_arms
         if name != reference
-        and _is_told(results, topic, name)
-        and not (topic.metric == "startup.ready" and name == told)
     ]
+    rest.append(_say_absent(results, topic, workload))
+    if topic.metric == PSS:
+        rest.append(say_shared(results))
     if topic.metric in ("disk.image_allocated", "portability.first") and _find_machine(results):
         rest.append("A virtual machine's figure includes its kernel.")
     if topic.metric == "startup.ready":
@@ -187,15 +220,14 @@ def _say_topic(results: Results, topic: Topic, workload: str) -> tuple[str, ...]
     return (head, *(sentence for sentence in rest if sentence))
 
 
-def _is_told(results: Results, topic: Topic, platform: str) -> bool:
-    """A plain process has the image of the container: only its start and memory tell anything.
-
-    Of a machine's variants, the table tells where the machine itself is there to be told of.
-    """
-    plain = platform.partition("/")[0]
-    if results.kinds[platform] == "vm" and plain != platform and plain in results.first_arms:
-        return False
-    return results.kinds[platform] != "process" or topic.metric in ("startup.ready", "memory.pss")
+def _say_absent(results: Results, topic: Topic, workload: str) -> str:
+    """Which platforms have no figure, so that nobody takes them for told; empty without any."""
+    absent = [
+        _name(results, name)
+        for name in results.first_arms
+        if results.find(name, workload, topic.metric) is None
+    ]
+    return f"Not measured with {quote(workload)}: {'; '.join(absent)}." if absent else ""
 
 
 def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> str:
@@ -208,13 +240,14 @@ def _say_other(results: Results, topic: Topic, workload: str, platform: str) -> 
         return f"{name}: withheld, {figure.withheld}."
     ratio = results.find_ratio(platform, workload, topic.metric)
     comma = "," if "," in name else ""
-    head = f"{name}{comma} it {topic.states} {format_figure(figure)}"
+    daemon = say_daemon(results, platform, workload) if topic.metric == PSS else ""
+    head = f"{name}{comma} it {topic.states} {format_figure(figure)}{daemon}"
     if refusal := results.find_refusal(platform, workload, topic.metric):
         return f"{head}; there is no ratio, {refusal}."
     if ratio is None or ratio.withheld:
         return f"{head}; there is no ratio."
     if topic.metric == "startup.ready" and ratio.verdict == "slower":
-        return f"{head}: {_name_reference(results)} is ready {format_ratio(ratio)} sooner."
+        return f"{head}: {_name_subject(results)} is ready {format_ratio(ratio)} sooner."
     return f"{head}: {_say_ratio(topic, ratio)}."
 
 
@@ -230,18 +263,17 @@ def _say_workload(results: Results, workload: str) -> str:
         other = results.find(name, workload, metric)
         if first and other and ratio and not (first.withheld or ratio.withheld):
             return (
-                f"{quote(workload)} {words} {format_figure(first)} in {_name_reference(results)}, "
-                f"{format_figure(other)} in {_name(results, name)}: "
+                f"{quote(workload)} {words} {format_figure(first)} in {_name_subject(results)} "
+                f"and {format_figure(other)} in {_name(results, name)}: "
                 f"{format_ratio(ratio)}, {ratio.verdict}."
             )
     return ""
 
 
-def _name_reference(results: Results) -> str:
-    kind = results.kinds.get(results.reference or "", "container")
-    return {"process": "the process", "sandbox": "the sandbox", "vm": "that machine"}.get(
-        kind, "the container"
-    )
+def _name_subject(results: Results) -> str:
+    """The reference by its name: other containers stand beside it, so its kind would not do."""
+    name = _name(results, results.reference or "")
+    return f"{name}," if "," in name else name
 
 
 def _say_ratio(topic: Topic, ratio: Ratio) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from harness.analysis.memory import ENDED, has_ended
 from harness.analysis.results import Results, get_mapping
 from harness.analysis.tables import Cell, Row, Table, build_cell
 from harness.analysis.wording import ABSENT, describe_platform, quote
@@ -36,7 +37,9 @@ def build_bases(results: Results) -> Table | None:
         for word, _ in _MEASURED
     ]
     head = ("application", "base image", "packages", "files", "container packing", "VM packing")
-    return Table("Base images", (*head, *heads), tuple(rows), _NOTE)
+    ended = [quote(name) for each in found.values() for name in each if has_ended(results, name)]
+    note = f"{_NOTE} Memory of {', '.join(ended)} was read {ENDED}." if ended else _NOTE
+    return Table("Base images", (*head, *heads), tuple(rows), note)
 
 
 def find_bases(results: Results) -> dict[str, list[str]]:

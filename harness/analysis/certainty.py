@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.analysis.location import find_least_p
+from harness.analysis.memory import PSS, say_ended
 from harness.analysis.noise_floor import find_share_interval
 from harness.analysis.results import Ratio, Results
 from harness.analysis.tables import Cell, Row, Table, find_tone
@@ -64,7 +65,7 @@ def _find_failure(results: Results, platform: str, workload: str, metric: str) -
 def _build_verdict(results: Results, platform: str, workload: str, metric: str) -> Row:
     ratio = results.find_ratio(platform, workload, metric)
     head = describe_platform(results, platform, quoted=True)
-    names = (Cell(quote(workload)), Cell(quote(metric)))
+    names = (Cell(quote(workload)), _name_metric(results, workload, metric))
     if ratio is None:
         reason = _find_failure(results, platform, workload, metric)
         cells = (*(Cell(ABSENT) for _ in range(4)), Cell("withheld", reason, "doubt"))
@@ -82,6 +83,11 @@ def _build_verdict(results: Results, platform: str, workload: str, metric: str) 
     return Row(head, (*names, *cells), platform)
 
 
+def _name_metric(results: Results, workload: str, metric: str) -> Cell:
+    """A metric; one of memory says so where it was read after the workload had ended."""
+    return Cell(quote(metric), say_ended(results, workload, "") if metric == PSS else "")
+
+
 def build_tests(results: Results, metrics: Sequence[str]) -> Table | None:
     """The same comparisons by other methods, for those who want to see whether they agree."""
     rows = []
@@ -92,7 +98,7 @@ def build_tests(results: Results, metrics: Sequence[str]) -> Table | None:
         shift = replace(ratio, median=ratio.shift, low=ratio.shift_low, high=ratio.shift_high)
         cells = (
             Cell(quote(workload)),
-            Cell(quote(metric)),
+            _name_metric(results, workload, metric),
             Cell(*split_ratio(shift)),
             Cell(format_p(ratio.p_permutation), f"least possible {find_least_p(ratio.n):.2g}"),
             Cell(format_p(ratio.p_equivalence)),
@@ -116,7 +122,7 @@ def build_arms(results: Results) -> Table | None:
             describe_platform(results, platform, quoted=True),
             (
                 Cell(quote(workload)),
-                Cell(quote(metric)),
+                _name_metric(results, workload, metric),
                 _build_arm_ratio(ratio),
                 Cell(str(ratio.n)),
                 Cell(format_share(ratio.reach)),

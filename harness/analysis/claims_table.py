@@ -14,6 +14,7 @@ from harness.metrics import METRICS
 
 _HEAD = ("claim", "hypothesis", "verdict", "measured", "decided by")
 _TONES = {"supported": "better", "refuted": "worse", "withheld": "doubt"}
+_SURE = ("supported", "refuted", "equivalent")
 _EMULATED = describe_accelerator("tcg")
 _PLACES = {"kernel": "isolation", "calls": "isolation", "bases": "bases"}
 
@@ -50,15 +51,32 @@ def _decide(results: Results, claim: Claim, others: Sequence[Evidence]) -> Findi
 def _build_row(finding: Finding, claim: Claim, chapters: Collection[str]) -> Row:
     anchor = find_place(claim)
     shown = anchor if anchor in chapters and finding.verdict != NOT_MEASURED else ""
-    emulated = _EMULATED if _EMULATED in finding.note and finding.verdict != "withheld" else ""
     by = quote(claim.metric) if claim.metric else "boot id and host processes"
     cells = (
         Cell(_flatten(claim.hypothesis)),
-        Cell(finding.verdict, emulated, _TONES.get(finding.verdict, "")),
+        _build_verdict(finding, claim),
         Cell(finding.figure or ABSENT, finding.note),
         Cell(by, anchor=shown),
     )
     return Row(_flatten(claim.claim), cells)
+
+
+def _build_verdict(finding: Finding, claim: Claim) -> Cell:
+    """The verdict; with an emulated side it says so, and of what emulation changes it holds on
+    this host only and is in no colour."""
+    word = finding.verdict
+    if not finding.emulated or word == "withheld":
+        return Cell(word, tone=_TONES.get(word, ""))
+    if word in _SURE and is_changed_by_emulation(claim.metric):
+        return Cell(f"{word} on this host only", _EMULATED, "doubt")
+    return Cell(word, _EMULATED, _TONES.get(word, ""))
+
+
+def is_changed_by_emulation(metric: str) -> bool:
+    """Whether a guest in software has another figure than under hardware virtualisation: time,
+    rates, CPU time and memory have, bytes on disk or on the way and system calls have not."""
+    known = METRICS.get(metric)
+    return known is not None and (known.unit in ("s", "1/s", "B/s") or known.area == "memory")
 
 
 def find_place(claim: Claim) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.analysis.compare_sides import Key, Series, Side
-from harness.analysis.noise_floor import find_reach
+from harness.analysis.noise_floor import choose_floor, find_reach
 from harness.analysis.statistics import Floats, summarise_groups
 from harness.model import AA_SUFFIX, base_platform
 
@@ -38,10 +38,9 @@ def find_floors(side: Side) -> Floors:
 
 
 def find_floor(floors: Sequence[Floors], key: Key, kind: str) -> float | None:
-    """The larger of several runs: of an arm of the same kind, else of any; None without any arm."""
-    known = [each[key[1:]] for each in floors if key[1:] in each]
-    found = [shares.get(kind, max(shares.values())) for shares in known]
-    return float(max(found)) if found else None
+    """The larger of several runs, each chosen as `choose_floor` says; None without any."""
+    known = (choose_floor(each.get(key[1:], {}), kind) for each in floors)
+    return max((float(each) for each in known if each is not None), default=None)
 
 
 def _pair_arms(side: Side) -> dict[Key, tuple[Floats, Floats]]:

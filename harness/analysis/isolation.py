@@ -48,6 +48,16 @@ def find_evidence(results: Results) -> dict[str, Evidence]:
     return {name: found[name] for name in results.platforms if name in found}
 
 
+def say_unprobed(results: Results, asked: Results) -> str:
+    """Which platforms of a run have no evidence in ``asked``, where its isolation is from; empty
+    where all have. Nothing may be concluded of these."""
+    probed = find_evidence(asked)
+    missing = [name for name in results.first_arms if name not in probed]
+    if not probed or not missing:
+        return ""
+    return f"Not probed, so nothing here is said of them: {', '.join(map(quote, missing))}."
+
+
 def is_alone(results: Results) -> bool:
     """Whether isolation is all that was looked at: no start was timed."""
     asked = any({"isolation", "limits", "containment"} & set(each.details)

@@ -41,7 +41,7 @@ class Fact:
 def build_method(results: Results) -> list[str]:
     """How the figures came about, in sentences."""
     if rebuild.is_alone(results):
-        return list(rebuild.METHOD)
+        return list(rebuild.build_method(results))
     if isolation.is_alone(results):
         return list(isolation.METHOD)
     plan = get_mapping(results.manifest, "plan")
@@ -66,7 +66,8 @@ def build_method(results: Results) -> list[str]:
         "Figures are medians over blocks with 95 % intervals from the ranks of the blocks' values, "
         "a trend over the run taken out; ratios are paired within blocks.",
         f"A verdict of a difference needs the whole interval beyond {format_share(THRESHOLD)} and "
-        "beyond the noise floor of the A/A arm of its kind (else the largest), and p < 0.05 after "
+        "beyond the noise floor of the A/A arm of its kind (else the largest, where that of a "
+        "machine serves machines only), and p < 0.05 after "
         "Holm's correction over all comparisons (Student's paired t-test on log ratios); with "
         f"fewer than {LEAST_PAIRS} pairs there is none, but of what an image takes.",
         f"`equivalent` needs the whole interval within {format_share(THRESHOLD)}, a noise floor "

@@ -37,9 +37,20 @@ class Floors:
     shares: Mapping[Case, Mapping[str, float]] = field(default_factory=dict)
 
     def find(self, case: Case, kind: str) -> float | None:
-        """The floor of an arm of the same kind, else the largest; None without any."""
-        known = self.shares.get(case, {})
-        return known.get(kind, max(known.values(), default=None))
+        """The floor of an arm of the same kind, else as `choose_floor` says; None without any."""
+        return choose_floor(self.shares.get(case, {}), kind)
+
+
+def choose_floor(shares: Mapping[str, float], kind: str) -> float | None:
+    """The floor that serves a platform of ``kind``, of those ``shares`` that the arms have.
+
+    It is that of an arm of the same kind. What has none takes the largest of the others, but a
+    machine's arm serves machines only: its start is noisy in ways that no process has.
+    """
+    if kind in shares:
+        return shares[kind]
+    serving = [share for arm, share in shares.items() if arm != "vm" or kind == "vm"]
+    return max(serving, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ threshold, and for the larger p of two one-sided tests below 5 % after Holm's co
 of these. So of runs that compare like with like, at most one in twenty has a false difference.
 """
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.analysis.noise_floor import Floors, find_floors
 from harness.analysis.noise_floor import compare_arms as compare_arms
-from harness.analysis.noise_floor import find_floors
 from harness.analysis.pairs import (
     COMPARED,
     SIGNIFICANT,
@@ -51,14 +51,62 @@ def compare_platforms(
     pairs = pair_blocks(others, lambda name: "" if name == reference else reference)
     ratios = build_ratios(pairs, seed, threshold)
     floors = find_floors(compare_arms(samples, seed, metrics))
-    keys = zip(*(ratios[name] for name in ("workload", "cache", "metric", "kind")), strict=True)
-    found = [floors.find((workload, cache, metric), kind) for workload, cache, metric, kind in keys]
-    ratios["floor"] = np.array(found, dtype=float)
+    ratios["floor"] = [_find_floor(floors, row, (row["kind"],)) for row in _list_rows(ratios)]
+    return _add_verdicts(ratios, threshold)
+
+
+def compare_sides(
+    samples: pd.DataFrame,
+    sides: tuple[Collection[str], Collection[str]],
+    seed: int,
+    metric: str,
+    refused: Collection[tuple[str, str]] = (),
+    threshold: float = THRESHOLD,
+) -> pd.DataFrame:
+    """Every platform of the second side against every one of the first, by one metric.
+
+    These are a family of their own: the p-values are corrected over all of them together. Pairs
+    (one of the first side, one of the second) that are ``refused`` have no part in it. A pair's
+    floor is the larger of its two kinds'. Columns as those of `compare_platforms`.
+    """
+    frame = select_headlines(samples, (metric,))
+    names = frame["platform"].astype(str)
+    kinds = dict(zip(names, frame["kind"].astype(str), strict=True))
+    tables = []
+    for first in sides[0]:
+        others = [name for name in sides[1] if (first, name) not in refused]
+        pairs = pair_blocks(frame[names.isin([first, *others])], _refer_to(first))
+        tables.append(build_ratios(pairs, seed, threshold))
+    ratios = pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
+    floors = find_floors(compare_arms(samples, seed, (metric,)))
+    ratios["floor"] = [
+        _find_floor(floors, row, (row["kind"], kinds[row["reference"]]))
+        for row in _list_rows(ratios)
+    ]
+    return _add_verdicts(ratios, threshold)
+
+
+def _refer_to(first: str) -> Callable[[str], str]:
+    return lambda name: "" if name == first else first
+
+
+def _list_rows(ratios: pd.DataFrame) -> list[Mapping[Hashable, Any]]:
+    return ratios.to_dict("records")  # type: ignore[return-value]
+
+
+def _find_floor(floors: Floors, row: Mapping[Hashable, Any], kinds: Collection[str]) -> float:
+    case = (row["workload"], row["cache"], row["metric"])
+    found = (floors.find(case, kind) for kind in kinds)
+    return max((each for each in found if each is not None), default=np.nan)
+
+
+def _add_verdicts(ratios: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The same table with p-values corrected over all of its rows, and verdicts."""
+    ratios["floor"] = ratios["floor"].astype(float)
     for name in ("p", "p_equivalence"):
         ratios[name] = correct_holm(ratios[name].to_numpy(dtype=float))
     ratios["verdict"] = [
-        "inconclusive" if row["withheld"] else _judge(row, threshold)
-        for row in ratios.to_dict("records")
+        "inconclusive" if row["withheld"] else _judge(row, threshold) for row in _list_rows(ratios)
     ]
     return ratios
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from harness.analysis.results import Figure, Results, get_mapping
 from harness.analysis.tables import Cell, Row, Table, build_cell
-from harness.analysis.wording import ABSENT, PACKINGS, format_figure, quote
+from harness.analysis.wording import ABSENT, PACKINGS, format_figure, quote, say_intervals
 from harness.model import Outcome
 
 CHANGES = {
@@ -25,13 +25,12 @@ LEAD = (
     "A change, and then: how long until the new image can be started on this host, how much was "
     "written, and how much a host that has the old image must be sent."
 )
-METHOD = (
+_METHOD = (
     "Each rebuild is a trial of its own, in an order shuffled within each block by the run's seed.",
     "Seconds are the host's CLOCK_MONOTONIC around the whole rebuild; bytes are counted, not "
     "estimated.",
     "A trial of buildah begins with the build before the change, all of whose instructions must "
     "come from the cache, and ends with removing what it has brought.",
-    "Figures are medians over blocks with 95 % intervals from the ranks of the blocks' values.",
 )
 NOTE = (
     "Every rebuild starts with everything cached: the base, the packages and the build before the "
@@ -79,6 +78,15 @@ def find_cases(results: Results) -> list[Case]:
         for way in WAYS
         if (change, way) in found
     ]
+
+
+def build_method(results: Results) -> tuple[str, ...]:
+    """How the figures of rebuilds came about, in sentences."""
+    cases = find_cases(results)
+    figures = [each for case in cases for each in (case.seconds, case.written)]
+    figures += [each for case in cases for each in case.shipped.values()]
+    said = f"Figures are medians over blocks with {say_intervals(figures)}"
+    return (*_METHOD, f"{said}, from the ranks of the blocks' values.")
 
 
 def build_rebuilds(results: Results) -> Table | None:

@@ -1,11 +1,12 @@
 """A result folder read and summarised once, with the look-ups that plots, tables and text share."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from harness.analysis.noise_floor import (
     pair_arms,
 )
 from harness.analysis.pairs import build_ratios
-from harness.analysis.ratios import compare_platforms
+from harness.analysis.ratios import compare_platforms, compare_sides
 from harness.certificate import Certificate, build_certificate, find_reference
 from harness.metrics import is_image_size
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
@@ -209,20 +210,26 @@ def _load(folder: Path) -> Results:
     )
 
 
-def compare_apart(results: Results, metric: str) -> Mapping[tuple[str, str, str], Ratio]:
-    """The ratios of a metric that is not among the run's comparisons, by the same method.
+def compare_pairs(
+    results: Results, metric: str, workload: str, sides: tuple[Sequence[str], Sequence[str]]
+) -> Mapping[tuple[str, str], Ratio]:
+    """Every platform of the second side over every one of the first, by the run's own method.
 
-    Their p-values are corrected over this metric's comparisons alone.
+    The key is (one of the first side, one of the second). The p-values are corrected over these
+    pairs alone; what the parity certificate refuses is none.
     """
-    if results.reference is None:
-        return {}
-    refused = list_refused(results.certificate, results.reference)
-    seed = find_seed(results.manifest)
-    return _index(
-        compare_platforms(
-            results.samples, results.reference, seed, metrics=(metric,), refused=refused
-        )
-    )
+    of_image = is_image_size(metric)
+    refused = [
+        (one, other)
+        for one in sides[0]
+        for other in sides[1]
+        if results.certificate.find_refusal(other, one, workload, of_image=of_image)
+    ]
+    chosen = results.samples[results.samples["workload"].astype(str) == workload]
+    table = compare_sides(chosen, sides, find_seed(results.manifest), metric, refused)
+    return {
+        (row["reference"], row["platform"]): _build_ratio(row) for row in table.to_dict("records")
+    }
 
 
 def list_refused(
@@ -308,16 +315,20 @@ def _index_figures(summary: pd.DataFrame) -> dict[tuple[str, str, str, str], Fig
 
 def _index(ratios: pd.DataFrame) -> dict[tuple[str, str, str], Ratio]:
     return {
-        (row["platform"], row["workload"], row["metric"]): Ratio(
-            n=row["n"],
-            median=row["ratio"],
-            low=row["low"],
-            high=row["high"],
-            p=row["p"],
-            floor=None if pd.isna(row.get("floor")) else row["floor"],
-            verdict=row.get("verdict", ""),
-            withheld=row["withheld"],
-            **{name: row[name] for name in _TESTS},
-        )
+        (row["platform"], row["workload"], row["metric"]): _build_ratio(row)
         for row in ratios.to_dict("records")
     }
+
+
+def _build_ratio(row: Mapping[Hashable, Any]) -> Ratio:
+    return Ratio(
+        n=row["n"],
+        median=row["ratio"],
+        low=row["low"],
+        high=row["high"],
+        p=row["p"],
+        floor=None if pd.isna(row.get("floor")) else row["floor"],
+        verdict=row.get("verdict", ""),
+        withheld=row["withheld"],
+        **{name: row[name] for name in _TESTS},
+    )

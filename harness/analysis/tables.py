@@ -4,8 +4,9 @@ Text may hold code spans between backticks; both templates know how to show them
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.analysis.memory import PSS, find_memory_workload, say_daemon, say_ended
 from harness.analysis.results import Figure, Ratio, Results
 from harness.analysis.wording import (
     ABSENT,
@@ -64,11 +65,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of figures: its heading and the metric and phase it shows."""
+    """A column of figures: its heading and the metric and phase it shows, of a ``workload`` of its
+    own if it names one."""
 
     head: str
     metric: str
     phase: str = ""
+    workload: str = ""
 
 
 GLANCE = (
@@ -111,7 +114,7 @@ MEMORY = (
 
 def build_glance(results: Results, workload: str) -> Table | None:
     """The answer as one table: headline figures with their ratios to the reference."""
-    columns = _drop_empty(results, workload, GLANCE)
+    columns = choose_glance(results, workload)
     if not columns:
         return None
     rows = [
@@ -128,7 +131,24 @@ def build_glance(results: Results, workload: str) -> Table | None:
     return Table(f"{quote(workload)} at a glance", heads, tuple(rows))
 
 
+def choose_glance(results: Results, workload: str) -> list[Column]:
+    """The headline columns that were measured, each with its workload.
+
+    Memory is that of a workload that still runs, where there is one, and says whose it is.
+    """
+    running = find_memory_workload(results, workload)
+    other = f", {quote(running)}" if running != workload else say_ended(results, workload)
+    columns = [
+        replace(each, head=f"{each.head}{other}", workload=running)
+        if each.metric == PSS
+        else replace(each, workload=workload)
+        for each in GLANCE
+    ]
+    return [each for each in columns if _drop_empty(results, each.workload, [each])]
+
+
 def _build_glance_cell(results: Results, platform: str, workload: str, column: Column) -> Cell:
+    workload = column.workload or workload
     figure = results.find(platform, workload, column.metric)
     if figure is None:
         failed = any(
@@ -138,12 +158,14 @@ def _build_glance_cell(results: Results, platform: str, workload: str, column: C
         return Cell("failed", "no figure", "doubt") if failed else Cell(ABSENT)
     if figure.withheld:
         return Cell("withheld", shorten_reason(figure.withheld), "doubt")
+    daemon = say_daemon(results, platform, workload) if column.metric == PSS else ""
+    text = f"{format_figure(figure)}{daemon}"
     if platform == results.reference:
-        return Cell(format_figure(figure), "reference")
+        return Cell(text, "reference")
     ratio = results.find_ratio(platform, workload, column.metric)
     if refusal := results.find_refusal(platform, workload, column.metric):
-        return Cell(format_figure(figure), f"no ratio: {shorten_reason(refusal)}", "doubt")
-    return Cell(format_figure(figure), _say_ratio(ratio), find_tone(ratio))
+        return Cell(text, f"no ratio: {shorten_reason(refusal)}", "doubt")
+    return Cell(text, _say_ratio(ratio), find_tone(ratio))
 
 
 def _say_ratio(ratio: Ratio | None) -> str:

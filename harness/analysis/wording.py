@@ -1,8 +1,9 @@
 """Numbers and names in words: pure functions that the page, the plots and the terminal share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from harness.analysis.results import Figure, Ratio, Results
+from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.model import AA_SUFFIX, base_platform
 
 ABSENT = "–"
@@ -89,6 +90,23 @@ def split_ratio(ratio: Ratio) -> tuple[str, str]:
         return ABSENT, ""
     median, low, high = (format_number(each) for each in (ratio.median, ratio.low, ratio.high))
     return f"{median} ×", "" if low == high == median else f"{low}–{high}"
+
+
+def say_intervals(figures: Iterable[Figure | None]) -> str:
+    """What the intervals of ``figures`` are, for a caption.
+
+    ``95 % intervals``; of fewer than six blocks ``ranges of 3 blocks, which hold the median with
+    at most 75 %``. Where the figures differ, both are said.
+    """
+    counts = {each.n for each in figures if each is not None}
+    few = sorted(n for n in counts if best_coverage(n) < CONFIDENCE)
+    if not few:
+        return "95 % intervals"
+    ends = dict.fromkeys((few[0], few[-1]))
+    blocks = f"{' to '.join(map(str, ends))} block{'' if few[-1] == 1 else 's'}"
+    shares = " to ".join(format_number(best_coverage(n) * 100).removesuffix(".0") for n in ends)
+    ranges = f"ranges of {blocks}, which hold the median with at most {shares} %"
+    return ranges if len(few) == len(counts) else f"95 % intervals, else {ranges}"
 
 
 def shorten_reason(reason: str) -> str:

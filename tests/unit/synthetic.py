@@ -5,7 +5,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from harness.model import (
     AA_SUFFIX,
@@ -121,6 +121,25 @@ def write_run(folder: Path, plan: Synthetic | None = None) -> Path:
     with Store.create(folder, build_manifest(plan)) as store:
         for outcome in build_outcomes(plan):
             store.append(outcome)
+    write_samples(folder)
+    return folder
+
+
+READY = {"noop": "exit", "sysbench-cpu": "exit", "httpd": "tcp:8080"}
+"""When a workload is ready, as a real plan has it in its manifest."""
+
+
+def write_with_readiness(folder: Path, plan: Synthetic, daemons: Mapping[str, float]) -> Path:
+    """A run whose manifest says when each workload is ready; ``daemons`` are the bytes of those
+    platforms' engines."""
+    manifest = build_manifest(plan)
+    words = [{"name": name, "ready": READY[name]} for name in plan.workloads]
+    manifest["plan"] = {**cast(dict[str, object], manifest["plan"]), "workloads": words}
+    with Store.create(folder, manifest) as store:
+        for each in build_outcomes(plan):
+            size = daemons.get(base_platform(each.platform))
+            more = () if size is None else (Measurement("memory.daemon", size),)
+            store.append(replace(each, measurements=(*each.measurements, *more)))
     write_samples(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """Common claims held against runs: which verdict each run gives, and which files of claims."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +8,22 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.claim_list import Claim, read_claims
-from harness.analysis.claims import decide
+from harness.analysis.claims import Finding, decide
+from harness.analysis.claims_apart import judge_apart
+from harness.analysis.claims_table import build_claims
 from harness.analysis.report import render_report
-from harness.analysis.results import load_results
+from harness.analysis.results import Figure, compare_pairs, load_results
 from harness.errors import InputError
 from harness.metrics import METRICS
 from harness.model import Measurement
 from harness.store import Store, write_samples
-from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, write_run
+from tests.unit.synthetic import (
+    Synthetic,
+    build_manifest,
+    build_outcomes,
+    write_run,
+    write_with_readiness,
+)
 from tests.unit.test_isolation import PROBE, build_evidence
 
 RUN = Synthetic(("process", "namespace", "vm-direct"), ("namespace",), ("noop",), blocks=8)
@@ -65,7 +74,7 @@ def test_each_run_gives_its_verdicts(
         ("vm-direct", "namespace", "memory.pss", "refuted"),
         ("namespace", "vm-direct", "memory.pss", "supported"),
         ("process", "container", "disk.image_allocated", "equivalent"),
-        ("container", "process", "portability.first", "equivalent"),
+        ("container", "process", "portability.first", "equivalent"),  # zstd is zstd's measure
         ("container", "vm", "disk.reclaimed", "supported"),  # outside the run's family, exact
         ("sandbox", "vm", "startup.ready", "not measured"),
         ("container", "vm", "memory.marginal", "not measured"),
@@ -89,7 +98,182 @@ def test_one_machine_that_does_otherwise_refutes_what_another_supports(tmp_path:
 def test_the_weakest_support_is_the_one_that_is_shown(tmp_path: Path) -> None:
     plan = replace(RUN, platforms=("namespace", "vm-disk", "vm-microvm"))
     finding = decide(load_results(write_run(tmp_path / "r", plan)), USUAL["faster"])
-    assert finding.note.startswith("the nearest of 2.") and "vm-microvm" in finding.note
+    assert finding.note.startswith("the nearest of 2 pairs: ") and "vm-microvm" in finding.note
+
+
+def test_every_container_is_held_against_every_machine_and_the_nearest_pair_is_named(
+    tmp_path: Path,
+) -> None:
+    plan = replace(RUN, platforms=("namespace", "crun", "vm-disk", "vm-microvm"))
+    results = load_results(write_run(tmp_path / "r", plan))
+    finding = decide(results, USUAL["faster"])
+    assert finding.verdict == "supported"
+    assert finding.note.startswith("the nearest of 4 pairs: `crun`: ")
+    assert "`vm-microvm`" in finding.note and "`namespace`" not in finding.note
+    ratio = results.find("vm-microvm", "noop", "startup.ready").median / (  # type: ignore[union-attr]
+        results.find("crun", "noop", "startup.ready").median  # type: ignore[union-attr]
+    )
+    assert float(finding.figure.split()[0]) == pytest.approx(ratio, rel=0.05)
+
+
+def test_a_container_other_than_the_reference_refutes_too(tmp_path: Path) -> None:
+    plan = replace(RUN, platforms=("namespace", "vm-disk", "vm-direct"),
+                   kinds={"vm-disk": "container"})  # fmt: skip
+    finding = decide(load_results(write_run(tmp_path / "r", plan)), USUAL["faster"])
+    assert finding.verdict == "refuted"
+    assert finding.note.startswith("1 of 2 pairs: `vm-disk`: ")
+
+
+def test_the_pairs_of_a_claim_are_corrected_as_one_family(tmp_path: Path) -> None:
+    """By hand: the smallest of six p-values is multiplied by six, the next by five."""
+    plan = replace(RUN, platforms=("namespace", "crun", "vm-disk", "vm-microvm", "vm-direct"),
+                   spread=0.6)  # fmt: skip
+    results = load_results(write_run(tmp_path / "r", plan))
+    sides = (("namespace", "crun"), ("vm-disk", "vm-microvm", "vm-direct"))
+    found = compare_pairs(results, "startup.ready", "noop", sides)
+    assert set(found) == set(itertools.product(*sides))
+    single = {
+        pair: compare_pairs(results, "startup.ready", "noop", ((pair[0],), (pair[1],)))[pair].p
+        for pair in found
+    }
+    steps = [p * (6 - place) for place, p in enumerate(sorted(single.values()))]
+    corrected = [max(steps[: place + 1]) for place in range(6)]
+    assert sorted(each.p for each in found.values()) == pytest.approx(corrected)
+
+
+def test_where_the_run_compared_the_two_its_own_verdict_counts(tmp_path: Path) -> None:
+    results = load_results(write_run(tmp_path / "r", RUN))
+    own = results.find_ratio("vm-direct", "noop", "startup.ready")
+    assert own is not None
+    other = replace(own, verdict="faster")
+    ratios = {**results.ratios, ("vm-direct", "noop", "startup.ready"): other}
+    finding = decide(replace(results, ratios=ratios), USUAL["faster"])
+    assert finding.verdict == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("machine", "verdict", "words"),
+    [
+        ({"casync": 25e3, "overlay": 1e6, "qcow2": 2e6}, "depends on the packing",
+         "supported against `overlay`, `qcow2`; refuted against `casync`"),
+        ({"overlay": 1e6, "qcow2": 2e6}, "supported", "`overlay` 977 KiB, `qcow2` 1.91 MiB"),
+        ({"casync": 25e3}, "refuted", "`casync` 24.4 KiB"),
+        ({"casync": 641e3}, "equivalent", "`casync` 626 KiB"),
+        ({"qcow2": 655e3}, "depends on the packing",
+         "supported for `oci-gzip` against `qcow2`; equivalent for `oci-zstd` against `qcow2`"),
+    ],
+)  # fmt: skip
+def test_packings_are_named_and_where_they_disagree_it_depends(
+    tmp_path: Path, machine: Mapping[str, float], verdict: str, words: str
+) -> None:
+    container = {"oci-gzip": 620e3 if "qcow2" in machine and len(machine) == 1 else 643e3,
+                 "oci-zstd": 644e3}  # fmt: skip
+    finding = decide_packings(tmp_path / "r", {"namespace": container, "vm-direct": machine})
+    assert finding.verdict == verdict
+    assert words in finding.note
+    assert "`oci-gzip`" in finding.note and "`oci-zstd` 629 KiB" in finding.note
+
+
+def test_a_packing_of_too_few_blocks_is_named_and_not_judged(tmp_path: Path) -> None:
+    sizes = {"namespace": {"oci-gzip": 643e3}, "vm-direct": {"casync": 25e3, "qcow2": 2e6}}
+    finding = decide_packings(tmp_path / "r", sizes, few="casync")
+    assert finding.verdict == "supported"
+    assert "`casync` 24.4 KiB (withheld)" in finding.note
+
+
+def decide_packings(
+    folder: Path, sizes: Mapping[str, Mapping[str, float]], few: str = ""
+) -> Finding:
+    """The finding on updates, of bytes by platform and packing; ``few`` is of two blocks alone."""
+    with Store.create(folder, build_manifest(RUN)) as store:
+        for each in build_outcomes(RUN):
+            known = sizes.get(each.platform, {})
+            more = tuple(
+                Measurement("portability.update", value, name)
+                for name, value in known.items()
+                if name != few or each.block < 3
+            )
+            store.append(replace(each, measurements=(*each.measurements, *more)))  # fmt: skip
+    write_samples(folder)
+    return decide(load_results(folder), USUAL["cheaper-updates"])
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "verdict", "words"),
+    [
+        ((41682, 41686), (2215899, 2215957), "supported", "40.7 KiB (41682–41686 B)"),
+        ((100e3, 130e3), (120e3, 200e3), "inconclusive", "the ranges overlap or touch"),
+        ((100e3, 101e3), (101e3, 102e3), "equivalent", ""),
+        ((100e3, 101e3), (104e3, 120e3), "inconclusive", ""),
+    ],
+)
+def test_bytes_with_a_small_range_have_a_verdict(
+    tmp_path: Path,
+    good: tuple[float, float],
+    bad: tuple[float, float],
+    verdict: str,
+    words: str,
+) -> None:
+    folder = tmp_path / "r"
+    with Store.create(folder, build_manifest(RUN)) as store:
+        for each in build_outcomes(RUN):
+            side = each.block % 2
+            more = (Measurement("rebuild.shipped", good[side], "code/good/oci-gzip"),
+                    Measurement("rebuild.shipped", bad[side], "code/bad/oci-gzip"))  # fmt: skip
+            store.append(replace(each, measurements=(*each.measurements, *more)))
+    write_samples(folder)
+    finding = decide(load_results(folder), USUAL["layer-order"])
+    assert finding.verdict == verdict
+    assert words in finding.note
+
+
+def test_seconds_that_are_not_paired_have_no_verdict() -> None:
+    one, other = (Figure(3, middle, middle - 0.1, middle, "s") for middle in (1.0, 5.0))
+    assert judge_apart(one, other, "").verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "text", "tone"),
+    [
+        ("faster", RUN, "supported on this host only", "doubt"),
+        ("lighter", RUN, "supported on this host only", "doubt"),
+        ("portable", RUN, "supported", "better"),
+        ("faster", KVM, "supported", "better"),
+        ("fewer-resources", RUN, "withheld", "doubt"),
+        ("faster", replace(RUN, platforms=("namespace", "vm-direct", "vm-disk"),
+                           hardware=("vm-disk",)), "supported on this host only", "doubt"),
+    ],
+)  # fmt: skip
+def test_what_emulation_changes_is_said_of_this_host_only_and_is_not_green(
+    tmp_path: Path, name: str, plan: Synthetic, text: str, tone: str
+) -> None:
+    table = build_claims(load_results(write_run(tmp_path / "r", plan)), [USUAL[name]], ())
+    assert table is not None
+    cell = table.rows[0].cells[1]
+    assert (cell.text, cell.tone) == (text, tone)
+    if plan is RUN and text != "withheld":
+        assert cell.note == "emulated (TCG)"
+
+
+def test_the_memory_claim_is_of_a_workload_that_runs_and_names_the_daemon(tmp_path: Path) -> None:
+    plan = replace(RUN, platforms=("namespace", "crun", "vm-direct"), workloads=("noop", "httpd"))
+    folder = write_with_readiness(tmp_path / "r", plan, {"crun": 121 * 2**20})
+    finding = decide(load_results(folder), USUAL["lighter"])
+    assert finding.note.startswith("with `httpd`: the nearest of 2 pairs: `crun`: ")
+    assert finding.note.count("+ 121 MiB once, for its daemon") == 2
+    assert "a first instance takes 121 MiB" in finding.note
+    alone = replace(plan, workloads=("noop",))
+    other = load_results(write_with_readiness(tmp_path / "s", alone, {}))
+    assert "with `noop`, after its workload has ended: " in decide(other, USUAL["lighter"]).note
+
+
+def test_isolation_by_definition_is_said_to_be_so(tmp_path: Path) -> None:
+    own = {"namespace": "b-1", "vm-direct": "b-2"}
+    rows = [("isolation.calls", 300.0, "")]
+    assert decide_with(tmp_path / "s", rows, "weaker-isolation", own) == "supported"
+    finding = decide(load_results(tmp_path / "s"), USUAL["weaker-isolation"])
+    assert "A guest's calls go to its own kernel and count as none" in finding.note
+    assert "which by definition reaches none" in USUAL["weaker-isolation"].hypothesis
 
 
 def test_an_emulated_machine_is_named_as_such_in_every_finding(tmp_path: Path) -> None:

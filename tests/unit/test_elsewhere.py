@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.isolation import find_evidence
 from harness.analysis.report import render_report
+from harness.analysis.results import load_results
 from harness.errors import InputError
 from harness.store import Store, write_samples
 from tests.unit.synthetic import Synthetic, build_manifest, build_outcomes, write_run
@@ -43,6 +45,19 @@ def test_a_chapter_of_another_run_says_where_it_is_from(tmp_path: Path) -> None:
     assert sorted(path.name for path in other.rglob("*")) == before  # only read
     render_report(folder)
     assert "other-run" not in (folder / "report.html").read_text()
+
+
+def test_platforms_that_were_not_probed_are_named_in_the_chapter(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    other = write_isolation(tmp_path / "other")
+    render_report(folder, ("md",), evidence=(other,))
+    chapter = (folder / "report.md").read_text().partition("\n## Isolation\n")[2]
+    lead = chapter.strip().partition("\n")[0]
+    probed = find_evidence(load_results(other))
+    missing = [f"`{name}`" for name in RUN.platforms if name not in probed]
+    assert missing and lead.endswith(
+        f"Not probed, so nothing here is said of them: {', '.join(missing)}."
+    )
 
 
 def test_a_claim_that_the_run_did_not_measure_is_decided_by_another(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.aggregate import load_samples
 from harness.analysis.answer import build_answer
 from harness.analysis.certainty import build_alarms, build_arms
+from harness.analysis.compare_floors import find_floor
 from harness.analysis.location import Means, find_means, find_p_values
 from harness.analysis.noise_floor import (
     FalseAlarms,
@@ -39,19 +40,41 @@ def test_the_noise_floor_is_how_far_the_second_arm_may_differ(tmp_path: Path) ->
     assert floor == pytest.approx(max(1 / row["low"], row["high"]) - 1)
 
 
-def test_each_kind_has_the_floor_of_its_own_arm_and_others_the_largest(tmp_path: Path) -> None:
+def test_each_kind_has_the_floor_of_its_own_arm_and_a_process_the_containers(
+    tmp_path: Path,
+) -> None:
     samples = load_samples(write_run(tmp_path / "r", BOTH))
     arms = compare_arms(samples, 1)
     floors = find_floors(arms)
     container, machine = floors.find(CASE, "container"), floors.find(CASE, "vm")
     assert set(arms["platform"]) == {"namespace#2", "vm-direct#2"}
     assert container != machine
-    assert floors.find(CASE, "sandbox") == max(container or 0, machine or 0)
+    assert floors.find(CASE, "sandbox") == container
     found = compare_platforms(samples, "namespace", 1)
     ready = found[(found["metric"] == "startup.ready") & (found["workload"] == "noop")]
     by_platform = ready.set_index("platform")["floor"]
     assert by_platform["vm-microvm"] == by_platform["vm-direct"] == machine
-    assert by_platform["process"] == max(container or 0, machine or 0)
+    assert by_platform["process"] == container
+
+
+@pytest.mark.parametrize(
+    ("shares", "kind", "floor"),
+    [
+        ({"container": 0.01, "vm": 0.2}, "process", 0.01),
+        ({"container": 0.01, "vm": 0.2}, "sandbox", 0.01),
+        ({"container": 0.01, "process": 0.02}, "sandbox", 0.02),
+        ({"vm": 0.2}, "container", None),
+        ({"vm": 0.2}, "process", None),
+        ({"container": 0.01}, "vm", 0.01),
+        ({"container": 0.3, "vm": 0.2}, "vm", 0.2),
+    ],
+)
+def test_a_machines_arm_serves_machines_only(
+    shares: dict[str, float], kind: str, floor: float | None
+) -> None:
+    key = ("a-platform", CASE[0], CASE[2], "")
+    assert Floors({CASE: shares}).find(CASE, kind) == floor
+    assert find_floor([{key[1:]: shares}, {}], key, kind) == floor
 
 
 def test_without_a_second_arm_the_floor_is_unknown(tmp_path: Path) -> None:

@@ -197,6 +197,8 @@ def test_the_report_has_a_row_and_a_point_for_every_change_and_way(tmp_path: Pat
     assert "plots/rebuild.svg" in text
     assert "After a change of one file of the code, layers, good order: 1.10 s" in text
     assert "## Startup" not in text and "milestone" not in text
+    assert text.count("ranges of 3 blocks, which hold the median with at most 75 %") == 2
+    assert "95 % intervals" not in text  # neither below the figure nor in the method
 
 
 def test_a_single_repeat_is_no_headline(tmp_path: Path) -> None:

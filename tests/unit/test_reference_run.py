@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.answer import build_headline
+from harness.analysis.claim_list import read_claims
+from harness.analysis.claims import decide
+from harness.analysis.claims_finding import DEPENDS
+from harness.analysis.memory import say_shared
+from harness.analysis.plots.moves import draw_moves
 from harness.analysis.report.render import escape_markdown
 from harness.analysis.results import Results, load_results
+from harness.analysis.wording import format_figure
 
 RESULTS = Path(__file__).parents[2] / "results"
 FOLDER = RESULTS / "reference"
@@ -26,6 +32,33 @@ def test_its_machines_are_labelled_on_top(results: Results) -> None:
     top = (FOLDER / "report.md").read_text().partition("## ")[0]
     assert "emulated (TCG)" in top
     assert all(results.is_emulated(name) for name, kind in results.kinds.items() if kind == "vm")
+
+
+def test_a_single_instance_is_said_to_overstate_what_one_more_takes(results: Results) -> None:
+    said = say_shared(results)
+    assert "overstates what one more takes" in said
+    one, more = (results.find("podman", "noop", f"memory.{name}") for name in ("pss", "marginal"))
+    assert f"{format_figure(one)} alone and {format_figure(more)} for one more" in said
+
+
+def test_its_pages_words_are_those_of_its_claims(results: Results) -> None:
+    """What a review of the page found wrong once: each of these said otherwise."""
+    text = (FOLDER / "report.md").read_text()
+    claims = text.partition("## Claims")[2].partition("## ")[0]
+    assert "**Updates of containers are cheaper**: depends on the packing" in claims
+    assert "**The order of layers matters**: supported" in claims
+    assert "**Containers start faster**: supported on this host only, emulated (TCG), 2.8" in claims
+    assert "the nearest of 20 pairs: `docker`: " in claims
+    assert "+ 121 MiB once, for its daemon" in claims
+    assert "for its daemon" in text.partition("## The verdicts")[0]
+    drawn = draw_moves(results)
+    assert drawn is not None and drawn.note in text.replace("\\_", "_")
+    assert "medians with ranges of 2 to 3 blocks, which hold the median with at most" in drawn.note
+    findings = (decide(results, each) for each in read_claims())
+    figures = [each.figure for each in findings if each.verdict in ("supported", DEPENDS)]
+    assert len(figures) == 4 and all(each in claims for each in figures)
+    assert "Not probed, so nothing here is said of them: `docker`" in text
+    assert say_shared(results) in text
 
 
 @pytest.mark.parametrize("name", ["reference", "reference-isolation", "reference-layers"])

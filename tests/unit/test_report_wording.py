@@ -13,7 +13,14 @@ from harness.analysis.plots.style import (
     wrap_label,
 )
 from harness.analysis.results import Figure, Ratio
-from harness.analysis.wording import format_figure, format_number, format_ratio, format_share, quote
+from harness.analysis.wording import (
+    format_figure,
+    format_number,
+    format_ratio,
+    format_share,
+    quote,
+    say_intervals,
+)
 from harness.model import MILESTONES, RESIDUAL
 from tests.unit.synthetic import MACHINES
 
@@ -46,6 +53,24 @@ def test_a_figure_has_one_unit_for_all_three(figure: Figure | None, words: str) 
 )  # fmt: skip
 def test_numbers_have_three_digits(value: float, words: str) -> None:
     assert format_number(value) == words
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ((8,), "95 % intervals"),
+        ((6, 10), "95 % intervals"),
+        ((3, 3), "ranges of 3 blocks, which hold the median with at most 75 %"),
+        ((2, 3), "ranges of 2 to 3 blocks, which hold the median with at most 50 to 75 %"),
+        ((1,), "ranges of 1 block, which hold the median with at most 0 %"),
+        ((3, 8),
+         "95 % intervals, else ranges of 3 blocks, which hold the median with at most 75 %"),
+    ],
+)  # fmt: skip
+def test_a_range_of_few_blocks_is_not_called_an_interval_of_95(
+    blocks: tuple[int, ...], words: str
+) -> None:
+    assert say_intervals([None, *(Figure(n, 2.0, 1.0, 3.0, "s") for n in blocks)]) == words
 
 
 def test_a_ratio_without_spread_has_no_interval() -> None:

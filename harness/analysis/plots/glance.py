@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from harness.analysis.answer import find_workload
+from harness.analysis.memory import PSS, find_memory_workload, say_daemon, say_ended
 from harness.analysis.plots.data import build_data, list_figure, name_interval
 from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import INK, MUTED, RULE
@@ -58,6 +59,8 @@ def draw_glances(results: Results) -> list[Drawing]:
 
 def _draw(results: Results, glance: Glance) -> Drawing | None:
     workload = find_workload(results)
+    if glance.metric == PSS:
+        workload = find_memory_workload(results, workload)
     rows = {
         name: figure
         for name in results.first_arms
@@ -68,6 +71,7 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
         return None
     shown = {name: rows[name] for name in choose_rows(results, list(rows))}
     name = f"glance-{glance.name}"
+    more = _say_memory(results, glance, workload)
     with start_sheet(name, [_ROW * len(shown)], _WIDTH) as sheet:
         _draw_bars(sheet.panels[0], results, shown)
         alt = "; ".join(
@@ -75,7 +79,7 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
             for each, figure in shown.items()
         )
         return finish(
-            sheet, glance.title, _describe(results, workload, shown, len(rows)),
+            sheet, glance.title, _describe(results, workload, shown, len(rows), more),
             f"{glance.title}, {workload}. {alt}.",
             build_data(("workload", "metric", "platform", *name_interval(_find_unit(rows))),
                        [(workload, glance.metric, each, *list_figure(figure))
@@ -131,7 +135,22 @@ def _label(figure: Figure) -> str:
     return "withheld" if figure.withheld else format_figure(figure)
 
 
-def _describe(results: Results, workload: str, rows: Mapping[str, Figure], count: int) -> str:
+def _say_memory(results: Results, glance: Glance, workload: str) -> str:
+    """What a figure of memory is of, and what it leaves out; nothing for the others."""
+    if glance.metric != PSS:
+        return ""
+    daemons = "; ".join(
+        f"{quote(name)}{daemon}"
+        for name in results.first_arms
+        if (daemon := say_daemon(results, name, workload))
+    )
+    parts = (say_ended(results, workload, "Read "), f"Not in it: {daemons}" if daemons else "")
+    return ". ".join(part for part in parts if part)
+
+
+def _describe(
+    results: Results, workload: str, rows: Mapping[str, Figure], count: int, more: str
+) -> str:
     machines = describe_accelerators(results)
     blocks = sorted({figure.n for figure in rows.values()})
     n = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}"
@@ -142,5 +161,6 @@ def _describe(results: Results, workload: str, rows: Mapping[str, Figure], count
         f"{quote(workload)}, medians of {n} blocks with intervals of {most}"
         f"{format_number(share).removesuffix('.0')} %, linear from zero",
         f"{len(rows)} of {count} platforms: the table below has all" if count > len(rows) else "",
+        more,
     ]
     return ". ".join(part for part in parts if part) + "."

@@ -16,7 +16,7 @@ from harness.analysis.plots.style import (
     set_title,
 )
 from harness.analysis.results import Figure, Results
-from harness.analysis.wording import describe_platform, format_figure
+from harness.analysis.wording import describe_platform, format_figure, say_intervals
 from harness.units import format_bandwidth, format_seconds
 
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1, 2)))
@@ -47,7 +47,7 @@ def draw_moves(results: Results) -> Drawing | None:
         caption = build_note(
             results, say_blocks(figures),
             "Transfer over a shaped link, unpacking and start together; both axes logarithmic. "
-            "Points are medians with 95 % intervals; the lines only join them", said,
+            f"Points are medians with {say_intervals(figures)}; the lines only join them", said,
         )  # fmt: skip
         title = "From the first request to ready on another host"
         return finish(sheet, title, caption, _describe(results, shown), _list(results, shown))

@@ -21,7 +21,7 @@ from harness.analysis.plots.style import (
 )
 from harness.analysis.rebuild import WAYS, Case, find_cases
 from harness.analysis.results import Figure, Results
-from harness.analysis.wording import format_figure
+from harness.analysis.wording import format_figure, say_intervals
 
 _NAME = "rebuild"
 
@@ -41,9 +41,9 @@ def draw_rebuilds(results: Results) -> Drawing | None:
         set_title(sheet.panels[1], "to ship to a host that has the old image")
         caption = build_note(
             results, say_blocks([*seconds, *shipped]),
-            "Medians with 95 % intervals. Containers (circles) are rebuilt by layers, disks of "
-            "virtual machines (squares) anew or by update. Seconds: linear from zero. Bytes: "
-            f"{say_log(step)}; the packing that ships least is shown",
+            f"Medians with {say_intervals([*seconds, *shipped])}. Containers (circles) are rebuilt "
+            "by layers, disks of virtual machines (squares) anew or by update. Seconds: linear "
+            f"from zero. Bytes: {say_log(step)}; the packing that ships least is shown",
         )  # fmt: skip
         alt = "; ".join(
             f"{_label(case)}: {format_figure(time)}, {format_figure(size)}"

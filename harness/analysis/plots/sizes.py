@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from harness.analysis.memory import say_ended
 from harness.analysis.plots.data import (
     build_data,
     choose_extremes,
@@ -60,6 +61,7 @@ class Panel:
 def draw_memory(results: Results, workload: str) -> list[Drawing]:
     """The ledger of one workload; each method has an axis of its own, and none is added up."""
     note = "The methods count different things: compare platforms within a panel, add nothing up"
+    note += say_ended(results, workload, ". Read ")
     return _draw_panels(
         results, f"memory-{safe_name(workload)}", f"Memory of one instance: {workload}", workload,
         MEMORY, note,

@@ -35,7 +35,9 @@ from harness.analysis.claims_table import build_claims
 from harness.analysis.elsewhere import CHAPTERS, Evidence
 from harness.analysis.isolation import LEAD as ISOLATION
 from harness.analysis.isolation import is_alone as is_isolation_alone
+from harness.analysis.isolation import say_unprobed
 from harness.analysis.machines import Extras
+from harness.analysis.memory import say_ended
 from harness.analysis.method import Fact
 from harness.analysis.plots import Drawing
 from harness.analysis.published_tables import build_published
@@ -122,7 +124,7 @@ def build_page(
     built = (*_build_sections(results, drawings), *_build_beside(results, brought))
     shown = [_show_numbers(results, each) for each in built]
     own = _order_sections([_add_published(each, results) for each in shown])
-    sections = (*own, *_build_elsewhere({each.anchor for each in own}, others))
+    sections = (*own, *_build_elsewhere(results, {each.anchor for each in own}, others))
     found = (
         method.build_definitions(results), method.build_channel(results),
         method.build_marks(results), machines.build_accelerators(results),
@@ -183,14 +185,19 @@ def _add_published(section: Section, results: Results) -> Section:
     return replace(section, exhibits=(*section.exhibits, exhibit))
 
 
-def _build_elsewhere(known: Collection[str], others: Sequence[Evidence]) -> tuple[Section, ...]:
-    """Chapters of other runs that the report has not yet, each with the run that it is from."""
+def _build_elsewhere(
+    results: Results, known: Collection[str], others: Sequence[Evidence]
+) -> tuple[Section, ...]:
+    """Chapters of other runs that the report has not yet, each with the run that it is from, and
+    with the platforms of this run that its isolation says nothing of."""
     found: dict[str, Section] = {}
     for other in others:
         for each in _build_sections(other.results, dict(other.drawings)):
             if each.anchor in CHAPTERS and each.anchor not in known:
                 shown = _show_numbers(other.results, each)
                 lead = f"{shown.lead} {other.origin}"
+                if each.anchor == "isolation":
+                    lead = f"{lead} {say_unprobed(results, other.results)}".strip()
                 found.setdefault(each.anchor, replace(shown, lead=lead))
     return tuple(found.values())
 
@@ -324,13 +331,14 @@ def _show_numbers(results: Results, section: Section) -> Section:
 def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | None:
     """The chapter of isolation, limits and neighbours; None where nothing was asked."""
     shown = walls.build_tables(results)
+    lead = f"{ISOLATION} {say_unprobed(results, results)}".strip()
     if not shown:
         return None
     exhibits = [Exhibit(each, ()) for each in drawings]
     exhibits += [Exhibit(None, (table,), folded=False) for table in shown]
     if evidence := walls.build_folded(results):
         exhibits.append(Exhibit(None, evidence, fold="Raw evidence"))
-    return Section("isolation", "Isolation", ISOLATION, tuple(exhibits))
+    return Section("isolation", "Isolation", lead, tuple(exhibits))
 
 
 def _build_beside(results: Results, brought: Sequence[ForeignFile]) -> tuple[Section, ...]:
@@ -422,7 +430,8 @@ def _per_workload(
 ) -> list[list[Table]]:
     found = []
     for workload in results.workloads:
-        caption = f"{quote(workload)}: {title}"
+        ended = say_ended(results, workload) if columns is tables.MEMORY else ""
+        caption = f"{quote(workload)}: {title}{ended}"
         table = tables.build_matrix(results, workload, caption, columns)
         found.append([table] if table else [])
     return found

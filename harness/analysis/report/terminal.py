@@ -1,11 +1,13 @@
 """The answer for a terminal: a few sentences, and a table that fits a hundred columns."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.analysis.answer import build_answer, build_headline, build_verdicts, find_workload
+from harness.analysis.memory import PSS, has_ended, say_daemon
 from harness.analysis.results import Results, load_results
-from harness.analysis.tables import GLANCE, Column, Table
+from harness.analysis.tables import Column, Table, choose_glance
 from harness.analysis.wording import (
     ABSENT,
     describe_accelerator,
@@ -16,7 +18,12 @@ from harness.analysis.wording import (
 _WIDTH = 100
 _SHORTEST = 24
 """Columns of a terminal, and those that a platform's name is left at least."""
-_HEADS = ("ready after", "memory", "disk", "transfer")
+_HEADS = {
+    "startup.ready": "ready after",
+    PSS: "memory",
+    "disk.image_allocated": "disk",
+    "portability.first": "transfer",
+}
 _UNSURE = "inconclusive"
 
 
@@ -37,15 +44,12 @@ def format_summary(folder: Path) -> str:
 
 def format_glance(results: Results, workload: str) -> str:
     """Platforms by headline metrics: medians with their ratios; empty where none was measured."""
-    columns = [
-        replace(each, head=head)
-        for each, head in zip(GLANCE, _HEADS, strict=True)
-        if any(results.find(name, workload, each.metric) for name in results.first_arms)
-    ]
+    columns = [replace(each, head=_name_column(results, workload, each))
+               for each in choose_glance(results, workload)]  # fmt: skip
     if not columns:
         return ""
     cells = {
-        name: [_format(results, name, workload, each) for each in columns]
+        name: [_format(results, name, each.workload, each) for each in columns]
         for name in results.first_arms
     }
     heads = [each.head for each in columns]
@@ -55,7 +59,25 @@ def format_glance(results: Results, workload: str) -> str:
     head = (_cut(_flatten(workload), room), *heads)
     reference = _cut(_flatten(results.reference or ""), room)
     note = f"×: the ratio to {reference}; ?: no verdict. Intervals are in the report."
-    return f"{align([head, *rows])}\n{note}"
+    return "\n".join([align([head, *rows]), note, *_note_daemons(results, columns)])
+
+
+def _name_column(results: Results, workload: str, column: Column) -> str:
+    head = _HEADS[column.metric]
+    if column.workload != workload:
+        return f"{head}, {_cut(_flatten(column.workload), _SHORTEST // 2)}"
+    return f"{head}, ended" if column.metric == PSS and has_ended(results, workload) else head
+
+
+def _note_daemons(results: Results, columns: Sequence[Column]) -> list[str]:
+    """A line for each engine with daemons, which are in no column."""
+    return [
+        f"{_flatten(name)}: memory{daemon}"
+        for each in columns
+        if each.metric == PSS
+        for name in results.first_arms
+        if (daemon := say_daemon(results, name, each.workload))
+    ]
 
 
 def _name(results: Results, platform: str, room: int) -> str:
