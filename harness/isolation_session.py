@@ -13,11 +13,11 @@ from harness.isolation.trials import Site, build_schedule, build_workloads, run_
 from harness.limits import add_writing
 from harness.paths import scratch_root
 from harness.plan import Plan
+from harness.run_manifest import build_manifest
 from harness.session import (
     Listener,
     Order,
     build_bench,
-    build_manifest,
     build_toolbox,
     find_drivers,
     list_packed,
