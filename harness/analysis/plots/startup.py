@@ -13,7 +13,7 @@ from harness.analysis.plots.data import (
     MOST_WORKLOADS,
     Data,
     build_data,
-    choose_extremes,
+    choose_platforms,
     limit_rows,
     list_figure,
     name_interval,
@@ -270,7 +270,7 @@ def _choose(results: Results, found: Stops) -> tuple[Chosen, str]:
             for name in results.platforms
             if found[workload].get(name)
         }
-        kept, words = choose_extremes(results, ends, limit_rows(len(named)))
+        kept, words = choose_platforms(results, ends, limit_rows(len(named)))
         chosen.append((workload, {name: found[workload][name] for name in kept}))
         said = said or words
     if len(chosen) > MOST_WORKLOADS:

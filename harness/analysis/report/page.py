@@ -240,28 +240,34 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         _add_moves(each, results, drawn) if each.anchor == "portability" else each
         for each in sections
     )
-    figure = next(iter(drawings.get("rebuild", ())), None)
     further = [
-        _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
+        _build_extra("bases", "Base images", _BASES, (), bases.build_bases(results)),
         _build_extra(
             "efficiency",
             "Efficiency",
             efficiency.LEAD,
-            None,
+            (),
             efficiency.build_efficiency(results),
         ),
         _build_extra(
-            "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
+            "rebuild",
+            "Rebuilding",
+            rebuild.LEAD,
+            drawings.get("rebuild", ()),
+            rebuild.build_rebuilds(results),
         ),
-    ]
-    crowd_drawn = next(iter(drawings.get("density", ())), None)
-    further += [
-        _build_extra("density", "Density", _DENSITY, crowd_drawn, crowd.build_crowd(results)),
+        _build_extra(
+            "density",
+            "Density",
+            _DENSITY,
+            drawings.get("density", ()),
+            crowd.build_crowd(results),
+        ),
         _build_extra(
             "storm",
             "Boot storms",
             storm.LEAD,
-            next(iter(drawings.get("storm", ())), None),
+            drawings.get("storm", ()),
             storm.build_storms(results),
         ),
         _build_break_even(results, drawings),
@@ -293,12 +299,12 @@ def _build_break_even(results: Results, drawings: dict[str, list[Drawing]]) -> S
 
 
 def _build_extra(
-    anchor: str, title: str, lead: str, drawing: Drawing | None, table: Table | None
+    anchor: str, title: str, lead: str, drawings: Sequence[Drawing], table: Table | None
 ) -> Section | None:
-    """A chapter of one figure and one table; None for a run that has nothing to show there."""
+    """A chapter of a figure and one table; None for a run that has nothing to show there."""
     if table is None:
         return None
-    exhibits = [Exhibit(drawing, ())] if drawing else []
+    exhibits = [Exhibit(each, ()) for each in drawings]
     exhibits.append(Exhibit(None, (table,), folded=False))
     return Section(anchor, title, lead, tuple(exhibits))
 
