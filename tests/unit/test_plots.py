@@ -17,9 +17,9 @@ from matplotlib.transforms import Bbox
 
 from harness.analysis.plots import Drawing, draw_figures, layout, write_figures
 from harness.analysis.plots.data import (
+    HIGHEST,
     MOST_LINES,
     MOST_PLATFORMS,
-    MOST_ROWS,
     build_data,
     choose_platforms,
     format_csv,
@@ -241,17 +241,17 @@ def test_of_five_hundred_platforms_the_extremes_are_shown_and_said(
 
 
 @pytest.mark.parametrize(
-    ("rows", "sheets"),
+    ("heights", "sheets"),
     [
         ([], []),
-        ([5], [(0, 1)]),
-        ([90], [(0, 1)]),
-        ([20, 20, 20], [(0, 2), (2, 3)]),
-        ([MOST_ROWS, 1], [(0, 1), (1, 2)]),
+        ([1.0], [(0, 1)]),
+        ([20.0], [(0, 1)]),
+        ([4.0, 4.0, 4.0], [(0, 2), (2, 3)]),
+        ([HIGHEST, 0.1], [(0, 1), (1, 2)]),
     ],
 )
-def test_panels_are_spread_over_sheets(rows: list[int], sheets: list[tuple[int, int]]) -> None:
-    assert split_sheets(rows) == sheets
+def test_panels_are_spread_over_sheets(heights: list[float], sheets: list[tuple[int, int]]) -> None:
+    assert split_sheets(heights) == sheets
 
 
 def test_what_the_reader_compares_stays_and_is_said(tmp_path: Path) -> None:

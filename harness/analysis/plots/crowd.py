@@ -20,15 +20,15 @@ from harness.analysis.results import Results
 from harness.analysis.wording import describe_platform
 from harness.units import format_seconds
 
-_PANELS = 12
-"""Panels on a sheet."""
+_HIGH = 0.95
+"""Inches of a panel."""
 
 
 def draw_crowd(results: Results) -> list[Drawing]:
     """One panel for each series that is long enough to show anything."""
     every = [each for each in list_series(results) if len(each.seconds) >= LEAST_STARTS]
     shown, said = _choose_series(results, every)
-    ranges = split_sheets([1] * len(shown), _PANELS)
+    ranges = split_sheets([_HIGH] * len(shown))
     data = _list_starts(every)
     return [
         _draw_sheet(results, shown[first:end], said, data, part, len(ranges))
@@ -49,7 +49,7 @@ def _draw_sheet(
     results: Results, shown: Sequence[Series], said: str, data: Data, part: int, parts: int
 ) -> Drawing:
     stem, title = name_sheet("density-starts", "Starting beside others", part, parts)
-    with start_sheet(stem, [0.95] * len(shown)) as sheet:
+    with start_sheet(stem, [_HIGH] * len(shown)) as sheet:
         for axes, series in zip(sheet.panels, shown, strict=True):
             _draw_series(axes, results, series)
         sheet.panels[-1].set_xlabel("running instances, linear")

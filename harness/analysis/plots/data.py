@@ -16,8 +16,10 @@ MOST_PLATFORMS = 24
 """Rows of platforms in a panel; of more, those that `choose_platforms` takes are shown."""
 LEAST_PLATFORMS = 16
 """Rows that a panel has room for in any case, however many panels there are."""
-MOST_ROWS = 44
-"""Rows on one sheet, all of its panels together."""
+HIGHEST = 9.2
+"""Inches of panels on one sheet: so high, a figure fits on a page of paper at its full width."""
+_AROUND = 0.45
+"""Inches that a panel's title and axis take."""
 MOST_LINES = 16
 """Lines in one panel: more cannot be told apart."""
 MOST_WORKLOADS = 12
@@ -102,16 +104,16 @@ def limit_rows(workloads: int) -> int:
     return MOST_PLATFORMS if workloads <= 3 else LEAST_PLATFORMS
 
 
-def split_sheets(rows: Sequence[int], most: int = MOST_ROWS) -> list[tuple[int, int]]:
-    """Panels with so many ``rows`` each, as ranges (first, end) of which each fits on a sheet."""
+def split_sheets(heights: Sequence[float]) -> list[tuple[int, int]]:
+    """Panels of so many inches each, as ranges (first, end) of which each fits on a sheet."""
     sheets: list[tuple[int, int]] = []
-    first, filled = 0, 0
-    for place, count in enumerate(rows):
-        if place > first and filled + count > most:
+    first, filled = 0, 0.0
+    for place, height in enumerate(heights):
+        if place > first and filled + height + _AROUND > HIGHEST:
             sheets.append((first, place))
-            first, filled = place, 0
-        filled += count
-    return [*sheets, (first, len(rows))] if rows else []
+            first, filled = place, 0.0
+        filled += height + _AROUND
+    return [*sheets, (first, len(heights))] if heights else []
 
 
 def name_sheet(name: str, title: str, part: int, parts: int) -> tuple[str, str]:

@@ -21,8 +21,8 @@ from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_
 from harness.analysis.results import Results
 from harness.analysis.wording import describe_platform, format_figure
 
-_PANELS = 12
-"""Panels on a sheet."""
+_HIGH = 0.95
+"""Inches of a panel."""
 
 
 def draw_density(results: Results) -> list[Drawing]:
@@ -36,7 +36,7 @@ def draw_density(results: Results) -> list[Drawing]:
         if results.find(platform, workload, METRIC)
     ]
     shown, said = _choose_series(results, every)
-    ranges = split_sheets([1] * len(shown), _PANELS)
+    ranges = split_sheets([_HIGH] * len(shown))
     data = _list_steps(results, steps, every)
     return [
         _draw_sheet(results, steps, shown[first:end], said, data, part, len(ranges))
@@ -49,7 +49,7 @@ def _draw_sheet(
     part: int, parts: int,
 ) -> Drawing:  # fmt: skip
     stem, heading = name_sheet("memory-density", "Memory of one more instance", part, parts)
-    with start_sheet(stem, [0.95] * len(shown)) as sheet:
+    with start_sheet(stem, [_HIGH] * len(shown)) as sheet:
         for axes, (platform, workload) in zip(sheet.panels, shown, strict=True):
             chosen = (steps["platform"] == platform) & (steps["workload"] == workload)
             _draw_series(axes, results, platform, workload, steps[chosen])

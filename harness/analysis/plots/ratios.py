@@ -51,8 +51,9 @@ Panel = tuple[str, str, Mapping[str, Ratio]]
 def draw_ratios(results: Results) -> list[Drawing]:
     """A panel per workload and metric, a row per platform; one logarithmic axis for a sheet."""
     panels, said = _build_panels(results)
-    most, left = 3, 0
-    ranges = split_sheets([len(rows) for _, _, rows in panels])
+    most, left = 8, 0
+    inches = [_find_height(results, rows) for *_, rows in panels]
+    ranges = split_sheets(inches)
     if len(ranges) > most:
         left = len(panels) - ranges[most - 1][1]
         ranges = ranges[:most]
@@ -66,7 +67,7 @@ def draw_ratios(results: Results) -> list[Drawing]:
     for part, (first, end) in enumerate(ranges, 1):
         shown = panels[first:end]
         stem, title = name_sheet("ratios", f"Against {results.reference}", part, len(ranges))
-        with start_sheet(stem, [_find_height(results, rows) for *_, rows in shown]) as (sheet):
+        with start_sheet(stem, inches[first:end]) as sheet:
             _draw_panels(sheet, results, shown)
             add_keys(sheet, _build_keys(shown))
             counts = {each.n for *_, rows in shown for each in rows.values()}

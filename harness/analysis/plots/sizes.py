@@ -95,14 +95,13 @@ def _draw_panels(
          for platform in results.first_arms
          if (figure := results.find(platform, workload, *each)) is not None],
     )  # fmt: skip
-    ranges = split_sheets([len(panel.rows) for panel in panels])
+    inches = [platforms_height(results, list(panel.rows)) for panel in panels]
+    ranges = split_sheets(inches)
     made = []
     for part, (first, end) in enumerate(ranges, 1):
         shown = panels[first:end]
         stem, heading = name_sheet(name, title, part, len(ranges))
-        with start_sheet(stem, [platforms_height(results, list(each.rows)) for each in shown]) as (
-            sheet
-        ):
+        with start_sheet(stem, inches[first:end]) as sheet:
             step = 4.0
             for axes, panel in zip(sheet.panels, shown, strict=True):
                 _draw_points(axes, results, panel)

@@ -144,14 +144,14 @@ def _draw_sheets(
     results: Results, found: Stops, name: str, title: str, note: str, fill: Filler
 ) -> list[Drawing]:
     chosen, said = _choose(results, found)
-    ranges = split_sheets([len(stops) for _, stops in chosen])
+    inches = [platforms_height(results, list(stops), 0.3) for _, stops in chosen]
+    ranges = split_sheets(inches)
     data = _list_stops(results, found)
     made = []
     for part, (first, end) in enumerate(ranges, 1):
         shown = chosen[first:end]
         stem, heading = name_sheet(name, title, part, len(ranges))
-        heights = [platforms_height(results, list(stops), 0.3) for _, stops in shown]
-        with start_sheet(stem, heights) as sheet:
+        with start_sheet(stem, inches[first:end]) as sheet:
             add_keys(sheet, fill(sheet, results, shown))
             counts = {stop.n for _, stops in shown for chain in stops.values() for stop in chain}
             caption = build_note(results, say_counts(counts, "blocks"), note, said)

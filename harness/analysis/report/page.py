@@ -51,13 +51,15 @@ class Exhibit:
     """A figure with its data, both optional: a figure may lack data, a table needs no figure.
 
     ``folded`` data is behind a fold; other tables are an exhibit of their own. ``fold`` names a
-    fold that is shut at first, without a figure too.
+    fold that is shut at first, without a figure too. ``unprinted`` is what stands on paper instead
+    of tables that are not for reading there.
     """
 
     drawing: Drawing | None
     tables: tuple[Table, ...]
     folded: bool = True
     fold: str = ""
+    unprinted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,13 +320,25 @@ def _build_compared(drawings: Sequence[Drawing]) -> Section | None:
 
 def _show_numbers(results: Results, section: Section) -> Section:
     """The same chapter, its figures with their numbers behind a fold where no table is."""
-    exhibits = tuple(
-        replace(each, tables=(build_numbers(results, each.drawing),))
-        if each.drawing and each.drawing.part == 1 and not each.tables
-        else each
-        for each in section.exhibits
+    drawings = [each.drawing for each in section.exhibits if each.drawing]
+    return replace(
+        section,
+        exhibits=tuple(
+            _add_numbers(results, each, drawings)
+            if each.drawing and not each.tables and _is_last(drawings, each.drawing)
+            else each
+            for each in section.exhibits
+        ),
     )
-    return replace(section, exhibits=exhibits)
+
+
+def _add_numbers(results: Results, exhibit: Exhibit, drawings: Sequence[Drawing]) -> Exhibit:
+    """The last sheet of a figure with the numbers of all of its sheets, which the first names."""
+    assert exhibit.drawing is not None
+    until = drawings[: drawings.index(exhibit.drawing) + 1]
+    first = next(each for each in reversed(until) if each.part == 1)
+    said = f"The figure's numbers: `plots/{first.name}.csv`, and in the page."
+    return replace(exhibit, tables=(build_numbers(results, first),), unprinted=said)
 
 
 def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | None:
@@ -335,7 +349,8 @@ def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | Non
     exhibits = [Exhibit(each, ()) for each in drawings]
     exhibits += [Exhibit(None, (table,), folded=False) for table in shown]
     if evidence := walls.build_folded(results):
-        exhibits.append(Exhibit(None, evidence, fold="Raw evidence"))
+        said = "The raw evidence is in the page and in `journal.jsonl`."
+        exhibits.append(Exhibit(None, evidence, fold="Raw evidence", unprinted=said))
     return Section("isolation", "Isolation", ISOLATION, tuple(exhibits))
 
 
@@ -379,14 +394,22 @@ def _build_section(
 ) -> Section:
     """Pair figures with their data in order; whatever is left over stands alone.
 
-    Data stands with the first sheet of its figure.
+    Data stands with the last sheet of its figure.
     """
     left = [tuple(each) for each in data]
-    exhibits = [Exhibit(each, left.pop(0) if each.part == 1 and left else ()) for each in drawings]
+    exhibits = [
+        Exhibit(each, left.pop(0) if left and _is_last(drawings, each) else ()) for each in drawings
+    ]
     exhibits += [Exhibit(None, each) for each in left]
     kept = tuple(each for each in exhibits if each.drawing or each.tables)
     missing = "" if drawings else f"No trial has a figure of {quote(metric)}: there is no plot."
     return Section(anchor, title, lead, kept, missing)
+
+
+def _is_last(drawings: Sequence[Drawing], drawing: Drawing) -> bool:
+    """Whether a drawing is the last sheet of its figure."""
+    after = drawings[drawings.index(drawing) + 1 :]
+    return not after or after[0].part == 1
 
 
 def _startup_tables(results: Results) -> list[list[Table]]:
