@@ -70,6 +70,8 @@ def find_refusal(base: Facts, new: Facts) -> str:
     for run in (base, new):
         if run.unfit:
             return f"run {run.run_id}: {run.unfit}"
+    if base.kind != new.kind:
+        return f"another kind of run: {base.kind} in BASE and {new.kind} in NEW"
     differences = find_differences(base.build_traits(), new.build_traits())
     if differences:
         return "; ".join(str(_plain(each)) for each in differences)
@@ -85,6 +87,8 @@ def _plain(each: Difference) -> Difference:
 
 
 def find_dimensions(pair: Pair) -> tuple[str, ...]:
-    """The names of the dimensions that differ, for `compare --allow`."""
+    """The names of the dimensions that differ, for `compare --allow`; none of other kinds."""
+    if pair.base.kind != pair.new.kind:
+        return ()
     differences = find_differences(pair.base.build_traits(), pair.new.build_traits())
     return tuple(dict.fromkeys(each.dimension for each in differences))
