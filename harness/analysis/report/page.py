@@ -434,6 +434,13 @@ def tables_compared() -> list[str]:
     return ["startup.ready", "startup.response", *(each.metric for each in tables.GLANCE[1:])]
 
 
+_SIZES = (
+    "Apparent and allocated: every file that a platform needs, a machine's kernel with it; a raw "
+    "disk has holes, so its length says little. Virtual: the size of the disk that a guest sees, "
+    "without the kernel."
+)
+
+
 def _disk_tables(results: Results) -> list[list[Table]]:
     sizes = ("disk.image_allocated", "disk.image_apparent", "disk.image_virtual")
     matrices = [
@@ -442,7 +449,10 @@ def _disk_tables(results: Results) -> list[list[Table]]:
         for table in (space.build_space(results, workload), space.build_growth(results, workload))
         if table is not None
     ]
-    packings = _packing_tables(results, sizes)
+    packings = [
+        [replace(table, note=_SIZES) for table in group]
+        for group in _packing_tables(results, sizes)
+    ]
     return [[*matrices, *packings[0]], *packings[1:]] if packings else []
 
 

@@ -23,6 +23,11 @@ class Pair:
     def name(self) -> str:
         return f"{self.base.name}--{self.new.name}"
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the two are of other kinds, which nothing can make comparable."""
+        return self.base.kind != self.new.kind
+
 
 def sort_runs(runs: Sequence[Facts]) -> tuple[Facts, ...]:
     """From the oldest to the newest."""
@@ -88,7 +93,7 @@ def _plain(each: Difference) -> Difference:
 
 def find_dimensions(pair: Pair) -> tuple[str, ...]:
     """The names of the dimensions that differ, for `compare --allow`; none of other kinds."""
-    if pair.base.kind != pair.new.kind:
+    if pair.is_mixed:
         return ()
     differences = find_differences(pair.base.build_traits(), pair.new.build_traits())
     return tuple(dict.fromkeys(each.dimension for each in differences))
