@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from harness.cli.output import print_rows, shorten_path
 from harness.errors import InputError
@@ -192,7 +193,9 @@ def _choose_format(out: Path, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The one format of the file ``out``: that of its name, where --format leaves a choice."""
     if len(wanted) == 1:
         return wanted
-    if (suffix := out.suffix.removeprefix(".")) in wanted:
+    source = click.get_current_context().get_parameter_source("formats")
+    choice = FORMATS if source == ParameterSource.DEFAULT else wanted
+    if (suffix := out.suffix.removeprefix(".")) in choice:
         return (suffix,)
     raise InputError(
         f"--out is one file, and --format has {' and '.join(wanted)}",
