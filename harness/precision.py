@@ -17,6 +17,8 @@ Mathematical Statistics 36, 1965.
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +36,15 @@ MOST_BLOCKS = LOOKS[-1]
 
 FAILED_SHARE = 0.5
 """A combination that fails in at least this share of its trials is not waited for."""
+
+_UNDONE = re.compile(r"the (?P<kind>.+?) of (?P<platform>\S+) with .+", re.DOTALL)
+"""A line of what a budget had no time for, as `work.Work` notes it."""
+_SEVERAL = {
+    "density series": "density series",
+    "search for the smallest memory": "searches for the smallest memory",
+}
+_NAMED = 4
+"""So many platforms are named; more are counted."""
 
 Reason = Literal["blocks", "precision", "budget", "nothing"]
 """Why blocks ended: all were run, ratios were narrow, the time was spent, or a look found no
@@ -153,8 +164,36 @@ def format_ending(ending: Ending) -> str:
     """An ending in sentences, for the terminal and the report."""
     sentences = [_say_reason(ending), *_say_left_out(ending)]
     if ending.undone:
-        sentences.append(f"The budget had no time for: {'; '.join(ending.undone)}.")
+        undone = "; ".join(group_undone(ending.undone))
+        sentences.append(f"The budget had no time for: {undone}.")
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def group_undone(lines: Sequence[str]) -> list[str]:
+    """``lines`` of the same kind as one: ``66 storms of 11 platforms, 6 each``."""
+    platforms: dict[str, Counter[str]] = {}
+    said: dict[str, str] = {}
+    for line in lines:
+        match = _UNDONE.fullmatch(line)
+        kind = match["kind"] if match else line
+        said.setdefault(kind, line)
+        if match:
+            platforms.setdefault(kind, Counter())[match["platform"]] += 1
+    return [
+        _say_many(kind, counts) if (counts := platforms.get(kind)) and counts.total() > 1 else line
+        for kind, line in said.items()
+    ]
+
+
+def _say_many(kind: str, counts: Mapping[str, int]) -> str:
+    total, most, least = sum(counts.values()), max(counts.values()), min(counts.values())
+    several = _SEVERAL.get(kind, f"{kind}s")
+    if most != least:
+        parts = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        return f"{total} {several} ({parts})"
+    named = ", ".join(counts) if len(counts) <= _NAMED else f"{len(counts)} platforms"
+    each = f", {most} each" if most > 1 and len(counts) > 1 else ""
+    return f"{total} {several} of {named}{each}"
 
 
 def _say_reason(ending: Ending) -> str:

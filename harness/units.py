@@ -113,6 +113,14 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
+def find_seconds_unit(seconds: float) -> tuple[float, str]:
+    """The unit that suits a duration, as in `format_seconds`, with its length in seconds."""
+    units = ((2 * 86400.0, 86400.0, "d"), (7200.0, 3600.0, "h"), (120.0, 60.0, "min"),
+             (0.9995, 1.0, "s"), (0.9995e-3, 1e-3, "ms"))  # fmt: skip
+    found = (each[1:] for each in units if abs(seconds) >= each[0])
+    return next(found, (1.0, "s") if seconds == 0 else (1e-6, "µs"))
+
+
 def format_age(seconds: float) -> str:
     """A time span in its largest unit: ``3 d``, ``5 h``, ``12 min``; a shorter one is ``now``."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

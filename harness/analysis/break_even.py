@@ -18,7 +18,7 @@ from harness.analysis.wording import (
     shorten_reason,
     split_figure,
 )
-from harness.units import format_bytes, format_seconds
+from harness.units import find_seconds_unit, format_bytes
 
 SHARE = 0.01
 """The start no longer matters where it is under this share of the whole."""
@@ -194,9 +194,11 @@ def _build_difference(results: Results, platform: str, basis: Basis, total: int 
 
 
 def build_seconds(span: Span) -> Cell:
-    return Cell(
-        format_seconds(span.middle), f"{format_seconds(span.low)}–{format_seconds(span.high)}"
+    length, unit = find_seconds_unit(span.middle)
+    middle, low, high = (
+        format_number(each / length) for each in (span.middle, span.low, span.high)
     )
+    return Cell(f"{middle} {unit}", f"{low}–{high}")
 
 
 def build_count(span: Span) -> Cell:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.analysis.results import get_list, get_mapping
 from harness.errors import InputError
+from harness.units import format_value
 
 DIMENSIONS = {
     "host": "the host's name",
@@ -37,7 +38,16 @@ _SAME_MEMORY = 0.01
 
 _HOST = {"host": "name", "cpu": "cpu", "cpus": "cpus", "memory": "memory", "kernel": "kernel",
          "hypervisor": "hypervisor"}  # fmt: skip
-_LIMITS = ("memory", "cpus", "pids", "disk", "io", "settle")
+_LIMITS = {
+    "memory": "",
+    "cpus": "the limit of CPUs",
+    "pids": "the limit of processes",
+    "disk": "the limit of disk space",
+    "io": "the limit of writing to disk",
+    "settle": "the wait before memory is read",
+}
+"""The keys of a plan that are limits, and what they are called where that is not their name."""
+_UNITS = {"memory": "B", "disk": "B", "io": "B/s", "settle": "s"}
 _NO_DEFINITION = ("name", "image", "description", "source", "skip")
 _UNKNOWN = "not stored"
 
@@ -56,15 +66,16 @@ class Difference:
 
     def __str__(self) -> str:
         of = f" of `{self.subject}`" if self.subject else ""
-        return f"{self.dimension}{of} is {self.base} in BASE and {self.new} in NEW"
+        name = f"{self.dimension}{of}"
+        if self.dimension == "limits":
+            name = _LIMITS.get(self.subject) or f"the limit of {self.subject}"
+        return f"{name} is {self.base} in BASE and {self.new} in NEW"
 
 
 def build_traits(manifest: Mapping[str, object], blocks: pd.DataFrame) -> Traits:
     """The traits of a run, from its manifest and what was measured."""
-    host, plan = get_mapping(manifest, "host"), get_mapping(manifest, "plan")
-    traits: dict[tuple[str, str], object] = {
-        (name, ""): host.get(key) for name, key in _HOST.items()
-    }
+    plan = get_mapping(manifest, "plan")
+    traits = build_host_traits(manifest)
     traits["cgroups", ""] = manifest.get("cgroups")
     privileged = manifest.get("privileged")
     traits["user", ""] = (
@@ -80,6 +91,12 @@ def build_traits(manifest: Mapping[str, object], blocks: pd.DataFrame) -> Traits
         for platform, accelerator in used.itertuples(index=False)
     }
     return traits
+
+
+def build_host_traits(manifest: Mapping[str, object]) -> dict[tuple[str, str], object]:
+    """What makes two runs those of one host: the dimensions of `_HOST`."""
+    host = get_mapping(manifest, "host")
+    return {(name, ""): host.get(key) for name, key in _HOST.items()}
 
 
 def build_foreign_traits(facts: Mapping[str, str]) -> Traits:
@@ -136,7 +153,8 @@ def find_differences(base: Traits, new: Traits) -> tuple[Difference, ...]:
             continue
         one, other = base.get(key), new.get(key)
         if not _is_same(dimension, one, other):
-            found.append(Difference(dimension, subject, _format(one), _format(other)))
+            what = subject if dimension == "limits" else dimension
+            found.append(Difference(dimension, subject, _format(what, one), _format(what, other)))
     return tuple(found)
 
 
@@ -146,9 +164,12 @@ def _is_same(dimension: str, one: object, other: object) -> bool:
     return one == other
 
 
-def _format(value: object) -> str:
+def _format(what: str, value: object) -> str:
+    """A value as text, with its unit where ``what`` it is of has one."""
     if value is None:
         return _UNKNOWN
+    if isinstance(value, int | float) and what in _UNITS:
+        return format_value(value, _UNITS[what])
     return value or "empty" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

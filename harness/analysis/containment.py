@@ -146,13 +146,13 @@ def build_neighbours(results: Results) -> Table | None:
         for number, (kind, hog) in enumerate(hogs.items()):
             cells = (
                 Cell(HOGS.get(kind, kind), quote(hog["word"])),
-                Cell(hog["fate"]),
-                _build_latency(latency, "p50", kind),
                 _build_latency(latency, "p99", kind, noisy=_NOISY in outcome.marks),
+                _build_latency(latency, "p50", kind),
+                Cell(hog["fate"]),
             )
             name = describe_platform(results, platform, quoted=True)
             rows.append(Row(name, cells, platform, goes_on=number > 0))
-    heads = ("platform", "hog", "what became of it", "victim's p50", "victim's p99")
+    heads = ("platform", "hog", "victim's p99", "victim's p50", "what became of it")
     return Table("A hog beside a victim", heads, tuple(rows), NEIGHBOUR_NOTE) if rows else None
 
 

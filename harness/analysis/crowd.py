@@ -43,13 +43,17 @@ class Series:
 
     @property
     def first(self) -> float:
-        """Median of the first starts."""
-        return float(np.median(self.seconds[:WINDOW]))
+        """Median of the first starts: `WINDOW` of them, of a short series its first half."""
+        return float(np.median(self.seconds[: self._window]))
 
     @property
     def last(self) -> float:
-        """Median of the last ones."""
-        return float(np.median(self.seconds[-WINDOW:]))
+        """Median of as many last ones, so that no start is among both."""
+        return float(np.median(self.seconds[-self._window :]))
+
+    @property
+    def _window(self) -> int:
+        return max(1, min(WINDOW, len(self.seconds) // 2))
 
 
 def list_series(results: Results) -> list[Series]:
@@ -138,7 +142,8 @@ def build_crowd(results: Results) -> Table | None:
     )
     note = (
         f"First and last: median of {WINDOW} starts, one after another, with all before them still "
-        f"running. Knee: from there on every {WINDOW} starts in a row took over {SLOWER:g} × the "
+        f"running; of a series of fewer than {2 * WINDOW}, of its first and of its last half. "
+        f"Knee: from there on every {WINDOW} starts in a row took over {SLOWER:g} × the "
         "first, in the median. Waiting: share of the last ten seconds for which some task waited "
         f"(PSI). {describe_merging(results)}"
     )

@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.compare_traits import build_traits, find_differences
+from harness.analysis.compare_traits import build_host_traits, find_differences
 from harness.analysis.plots import Drawing, draw_figures
 from harness.analysis.results import Results, load_results
 from harness.analysis.wording import describe_accelerators, quote
 from harness.errors import InputError
-
-SAME = frozenset({"host", "cpu", "cpus", "memory", "kernel", "hypervisor"})
-"""Dimensions of `compare` that make two runs those of one host."""
 
 CHAPTERS = ("bases", "efficiency", "rebuild", "density", "storm", "isolation")
 """What can be taken from another run, by anchor, where the run itself has none of it."""
@@ -55,14 +52,7 @@ def load_evidence(results: Results, folders: Sequence[Path]) -> tuple[Evidence, 
 def _require_same_host(results: Results, other: Results, folder: Path) -> None:
     if other.manifest.get("run_id") == results.manifest.get("run_id"):
         raise InputError(f"--evidence: {folder} is the reported run itself", hint="leave it out")
-    ours, theirs = (
-        {
-            key: value
-            for key, value in build_traits(each.manifest, each.samples).items()
-            if key[0] in SAME
-        }
-        for each in (results, other)
-    )
+    ours, theirs = (build_host_traits(each.manifest) for each in (results, other))
     if differences := find_differences(ours, theirs):
         first = differences[0]
         raise InputError(

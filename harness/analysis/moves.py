@@ -23,10 +23,15 @@ SCENARIOS = {
 }
 """What is there already, in words."""
 
+_PARTS = ("transfer", "unpack", "start")
 _BODIES = {"first": "portability.first_app"}
 _READ = "portability.start_read"
-_HEAD = ("platform", "packing", "link", "sent", "on the link", "transfer", "unpack", "start",
-         "ready after", "share of pull")  # fmt: skip
+_HEAD = ("platform", "packing", "link", "ready after", "share of pull", "transfer", "unpack",
+         "start", "sent", "on the link")  # fmt: skip
+_SENT = (
+    "What moves is the image with a small application on it: sent are both, so more than the image "
+    "alone that a host needs «to transfer» above."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def _build_scenario(
 ) -> Table | None:
     ways = list_ways(results, scenario)
     rows = tuple(_build_row(results, scenario, way, shares) for way in ways)
-    return Table(f"Moved {SCENARIOS[scenario]}", _HEAD, rows) if rows else None
+    note = _SENT if scenario == "first" else ""
+    return Table(f"Moved {SCENARIOS[scenario]}", _HEAD, rows, note) if rows else None
 
 
 def _build_row(
@@ -91,17 +97,25 @@ def _build_row(
         return build_cell(figure)
 
     seconds = f"portability.{scenario}_seconds"
+    whole = find(seconds, way.phase)
     share = shares.get((way.platform, scenario, way.phase))
     cells = (
         Cell(quote(way.packing), PACKINGS.get(way.packing, "")),
         Cell(way.link),
+        whole,
+        Cell("–" if share is None else format_share(share)),
+        *(_say_once(find(seconds, f"{way.phase}/{part}"), whole) for part in _PARTS),
         find(_BODIES.get(scenario, f"portability.{scenario}"), way.packing),
         find(f"portability.{scenario}_link", way.phase),
-        *(find(seconds, f"{way.phase}/{part}") for part in ("transfer", "unpack", "start")),
-        find(seconds, way.phase),
-        Cell("–" if share is None else format_share(share)),
     )
     return Row(describe_platform(results, way.platform, quoted=True), cells, way.platform)
+
+
+def _say_once(part: Cell, whole: Cell) -> Cell:
+    """A part without the doubt that stands beside the whole already."""
+    interval, _, doubt = part.note.rpartition("; ")
+    said = whole.note.rpartition("; ")[2]
+    return Cell(part.text, interval) if part.tone and doubt == said else part
 
 
 def _read_shares(results: Results) -> dict[tuple[str, str, str], float]:
@@ -128,7 +142,8 @@ def _build_read(results: Results) -> Table | None:
             rows.append(Row(describe_platform(results, platform, quoted=True), cells, platform))
     head = ("platform", "read", "of", "share")
     note = (
-        "Pages of the unpacked files in memory after a cold start (mincore), read-ahead included; "
-        "holes of a disk are no bytes of the image."
+        "Pages of the unpacked files in memory after a cold start (mincore), read-ahead included: "
+        "the image with the application on it. Holes of a disk are no bytes of the image, and a "
+        "machine's kernel, which is a part of its image on disk, is not counted here."
     )
     return Table("What a cold start reads of the image", head, tuple(rows), note) if rows else None

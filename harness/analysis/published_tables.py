@@ -55,7 +55,9 @@ def find_base(platform: str) -> str:
 
 def _build_own(results: Results, beside: Beside, platform: str, workload: str) -> Row:
     figure = results.find(platform, workload, beside.metric, beside.phase)
-    n = "" if figure is None else f"median, n {figure.n}"
+    slope = beside.metric.endswith(".marginal")
+    what = "slope over steps, n" if slope else "median, n"
+    n = "" if figure is None else f"{what} {figure.n}"
     cells = (
         build_cell(figure),
         Cell("this run", n),

@@ -45,7 +45,9 @@ def format_figure(figure: Figure | None) -> str:
 
 def split_figure(figure: Figure) -> tuple[str, str]:
     """``3.10 ms`` and ``2.90–3.31``, for a cell with two lines; no interval without a spread."""
-    factor, unit = _find_scale(figure.median, figure.unit)
+    # a median of 0 has no size of its own: then the interval decides on the unit
+    size = figure.median or max(figure.low, figure.high, key=abs)
+    factor, unit = _find_scale(size, figure.unit)
     median, low, high = (
         format_number(value / factor) for value in (figure.median, figure.low, figure.high)
     )

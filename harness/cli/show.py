@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from harness.cli.output import print_rows, shorten_path
 from harness.errors import InputError
@@ -148,7 +149,12 @@ def _list_claims() -> Rows:
     "--format", "formats", default="html,md", show_default=True, metavar="html,md,pdf",
     help="What to write.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="One file instead.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="One file instead, in the format its name ends in.",
+)
 @click.option(
     "--beside", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Bring in another tool's timings: JSON of hyperfine or pyperf.",
@@ -171,14 +177,31 @@ def report(
 ) -> None:
     """Render again from the stored samples; the same samples give the same bytes."""
     wanted = _parse_formats(formats)
-    if out is not None and (len(folders) > 1 or len(wanted) > 1):
-        raise InputError("--out takes one report", hint="name one DIR and one --format")
+    if out is not None:
+        wanted = _choose_format(out, wanted)
+        if len(folders) > 1:
+            raise InputError("--out is one file, for one report", hint="name one DIR")
     from harness.analysis.report import render_report
     from harness.cli.printing import print_page
 
     for folder in folders:
         for path in render_report(folder, wanted, out, print_page, beside, claims, evidence):
             click.echo(shorten_path(path))
+
+
+def _choose_format(out: Path, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The one format of the file ``out``: that of its name, where --format leaves a choice."""
+    if len(wanted) == 1:
+        return wanted
+    source = click.get_current_context().get_parameter_source("formats")
+    choice = FORMATS if source == ParameterSource.DEFAULT else wanted
+    if (suffix := out.suffix.removeprefix(".")) in choice:
+        return (suffix,)
+    raise InputError(
+        f"--out is one file, and --format has {' and '.join(wanted)}",
+        hint=f"name one format, or end {out.name} in one of them; without --out each is a file "
+        "beside the samples",
+    )
 
 
 def _parse_formats(text: str) -> tuple[str, ...]:

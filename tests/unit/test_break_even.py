@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.break_even import (
     Span,
     build_filling,
+    build_seconds,
     build_work,
     find_density,
     find_filling,
@@ -170,3 +171,9 @@ def test_assumptions_are_printed_and_machines_called_emulated(results: Results) 
 def test_a_withheld_start_has_no_break_even(tmp_path: Path) -> None:
     few = load_results(write_run(tmp_path / "r", Synthetic(blocks=2)))
     assert build_work(few) is None and draw_break_even(few) is None
+
+
+def test_an_interval_has_the_unit_of_its_middle() -> None:
+    cell = build_seconds(Span(138.8, 112.5, 153.8))
+    assert (cell.text, cell.note) == ("2.31 min", "1.88–2.56")
+    assert build_seconds(Span(0.0047, 0.0009, 1.2)).note == "0.900–1200"

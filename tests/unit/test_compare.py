@@ -319,14 +319,22 @@ KERNEL = {"release": "6.1.0-42-cloud-amd64", "digest": "sha256:" + "d5" * 32}
         ("host", {"host": {**HOST, "name": "b-2"}}, "host is bench-1 in BASE and b-2 in NEW"),
         ("cpu", {"host": {**HOST, "cpu": "Xeon"}}, "cpu is AMD EPYC 7763 64-Core Processor in"),
         ("cpus", {"host": {**HOST, "cpus": 64}}, "cpus is not stored in BASE and 64 in NEW"),
-        ("memory", {"host": {**HOST, "memory": 8 << 30}}, "memory is 25769803776 in BASE"),
+        (
+            "memory",
+            {"host": {**HOST, "memory": 8 << 30}},
+            "memory is 24 GiB in BASE and 8 GiB in NEW",
+        ),
         ("kernel", {"host": {**HOST, "kernel": "6.1"}}, "kernel is 6.18.5 in BASE and 6.1 in NEW"),
         ("hypervisor", {"host": {**HOST, "hypervisor": "KVM"}}, "hypervisor is not stored"),
         ("cgroups", {"cgroups": "v2"}, "cgroups is not stored in BASE and v2 in NEW"),
         ("user", {"privileged": False}, "user is not stored in BASE and an ordinary user in NEW"),
         ("image", {"images": {"tiny": {"digest": "sha256:aa"}}}, "image of `tiny` is sha256:5f5f"),
         ("guest-kernel", {"guest_kernel": KERNEL}, "guest-kernel is 6.1.0-42-cloud-amd64 (sha256:"),
-        ("limits", {"plan": {**build_manifest(SMALL)["plan"], "memory": 64}}, "limits of `memory`"),  # type: ignore[dict-item]
+        (
+            "limits",
+            {"plan": {**build_manifest(SMALL)["plan"], "memory": 64}},  # type: ignore[dict-item]
+            "the limit of memory is not stored in BASE and 64 B in NEW",
+        ),
     ],
 )
 def test_a_difference_is_refused_by_name_with_both_values_unless_it_is_allowed(

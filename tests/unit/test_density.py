@@ -91,6 +91,5 @@ def test_a_withheld_slope_is_not_drawn_as_one(tmp_path: Path) -> None:
         for outcome in [*build_outcomes(plan), *build_steps([-1.6 * MIB * n for n in range(25)])]:
             store.append(outcome)
     write_samples(tmp_path / "r")
-    drawing = draw_density(load_results(tmp_path / "r"))
-    assert drawing is not None
+    (drawing,) = draw_density(load_results(tmp_path / "r"))
     assert "withheld, no cost" in drawing.alt and "MiB (" not in drawing.alt

@@ -421,7 +421,7 @@ def test_the_report_has_the_matrix_and_its_evidence_behind_a_fold(tmp_path: Path
         assert "Whether limits hold" in page and "A hog beside a victim" in page
         assert "it broke" in page and "Startup" not in page
     fold = html[html.index("<summary>Raw evidence</summary>") :]
-    assert "<details>\n<summary>Raw evidence</summary>" in html  # shut at first
+    assert '<details class="unprinted">\n<summary>Raw evidence</summary>' in html  # shut at first
     assert "pid:[2]" in fold and "/g/pids.max: 256" in fold
     assert "\n### Raw evidence\n" in text and "<details>" not in text
     assert "but it was noisy without one too" in text

@@ -17,10 +17,11 @@ from matplotlib.transforms import Bbox
 
 from harness.analysis.plots import Drawing, draw_figures, layout, write_figures
 from harness.analysis.plots.data import (
+    HIGHEST,
+    MOST_LINES,
     MOST_PLATFORMS,
-    MOST_ROWS,
     build_data,
-    choose_extremes,
+    choose_platforms,
     format_csv,
     split_sheets,
 )
@@ -234,33 +235,84 @@ def test_of_five_hundred_platforms_the_extremes_are_shown_and_said(
     drawings = assert_whole(load(tmp_path, plan), sheets)
     assert len(drawings) < 24
     memory = next(each for each in drawings if each.name == "memory-noop")
-    assert f"{MOST_PLATFORMS} of 500 platforms shown" in memory.note or (
-        f"{MOST_PLATFORMS + 1} of 500 platforms shown" in memory.note
-    )
+    assert f"{MOST_PLATFORMS} of 500 platforms shown" in memory.note
     assert len({row[3] for row in memory.data.rows}) == 500  # the CSV has them all
     assert sum(len(sheet.panels) for sheet in sheets) < 40
 
 
 @pytest.mark.parametrize(
-    ("rows", "sheets"),
+    ("heights", "sheets"),
     [
         ([], []),
-        ([5], [(0, 1)]),
-        ([90], [(0, 1)]),
-        ([20, 20, 20], [(0, 2), (2, 3)]),
-        ([MOST_ROWS, 1], [(0, 1), (1, 2)]),
+        ([1.0], [(0, 1)]),
+        ([20.0], [(0, 1)]),
+        ([4.0, 4.0, 4.0], [(0, 2), (2, 3)]),
+        ([HIGHEST, 0.1], [(0, 1), (1, 2)]),
     ],
 )
-def test_panels_are_spread_over_sheets(rows: list[int], sheets: list[tuple[int, int]]) -> None:
-    assert split_sheets(rows) == sheets
+def test_panels_are_spread_over_sheets(heights: list[float], sheets: list[tuple[int, int]]) -> None:
+    assert split_sheets(heights) == sheets
 
 
-def test_the_reference_stays_among_the_extremes(tmp_path: Path) -> None:
+def test_what_the_reader_compares_stays_and_is_said(tmp_path: Path) -> None:
     results = load(tmp_path, Synthetic(blocks=1))
-    values = {f"p{number}": float(number) for number in range(40)} | {"namespace": 20.5}
-    shown, said = choose_extremes(results, values, 4)
-    assert shown == ["p0", "p1", "p38", "p39", "namespace"]
-    assert said.startswith("5 of 41 platforms shown: the 2 smallest and the 2 largest and the ref")
+    others = {f"p{number}": float(number) for number in range(40)}
+    values = {**others, "namespace": 20.5, "vm-direct": 21.5}
+    shown, said = choose_platforms(results, values, 6)
+    assert shown == ["p0", "p1", "p38", "p39", "namespace", "vm-direct"]
+    assert said == (
+        "6 of 42 platforms shown: the reference, the first machine, of the others the 2 smallest "
+        "and the 2 largest; the CSV has all"
+    )
+    few, said = choose_platforms(results, dict(list(others.items())[:16]), 16)
+    assert len(few) == 16 and not said
+
+
+def test_sixteen_platforms_are_drawn_in_every_figure(tmp_path: Path, sheets: list[Sheet]) -> None:
+    names = ("process", "namespace", "crun", *(f"vm-direct/n={number}" for number in range(13)))
+    plan = Synthetic(platforms=names, workloads=tuple(f"w{n}" for n in range(5)), aa=(), blocks=2)
+    for each in assert_whole(load(tmp_path, plan), sheets):
+        assert "platforms shown" not in each.note, each.name
+
+
+def test_the_spread_of_starts_has_the_quickest_and_its_csv_has_all(
+    tmp_path: Path, sheets: list[Sheet]
+) -> None:
+    names = ("process", "namespace", *(f"vm-direct/n={number}" for number in range(40)))
+    plan = Synthetic(platforms=names, workloads=("noop", "long"), aa=(), blocks=2)
+    quick = (each for each in build_outcomes(plan)
+             if (each.platform, each.workload) != ("process", "noop"))  # fmt: skip
+    outcomes = [
+        replace(each, milestones={name: stamp * 1000 for name, stamp in each.milestones.items()})
+        if each.workload == "long"
+        else each
+        for each in quick
+    ]
+    results = load_changed(tmp_path, outcomes, plan)
+    drawing = next(each for each in flatten(draw_figures(results)) if each.name == "startup-ecdf")
+    sheet = next(each for each in sheets if each.name == "startup-ecdf")
+    keys = [text.get_text() for each in sheet.figure.legends for text in each.get_texts()]
+    assert "process" in keys and "namespace" in keys and len(keys) == MOST_LINES
+    assert "the 7 smallest and the 7 largest; the CSV has all" in drawing.note
+    place = drawing.data.head.index("platform")
+    assert {row[place] for row in drawing.data.rows} == set(names)
+
+
+def test_captions_count_what_is_drawn(tmp_path: Path, sheets: list[Sheet]) -> None:
+    plan = Synthetic(blocks=6)
+    rows = [Measurement("disk.occupied", 4096.0 * number) for number in range(5)]
+    series = [
+        replace(each, measurements=(*each.measurements, row))
+        for each, row in zip(build_series(1e6, 5), rows, strict=True)
+    ]
+    results = load_changed(tmp_path, [*build_outcomes(plan), *series], plan)
+    notes = {each.name: each.note for each in flatten(draw_figures(results))}
+    assert "n = 6 blocks; the same bytes in every block" in notes["disk-noop"]
+    assert "the Theil–Sen slope over n = 5 steps of a density series" in notes["disk-noop"]
+    assert "the same bytes in every block" in notes["portability-noop"]
+    assert "interval" not in notes["glance-shipping"] and "95 %" in notes["glance-start"]
+    assert "share in these seconds and the work together" in notes["break-even"]
+    assert not any("  " in note for note in notes.values())
 
 
 # ---- numbers ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from harness.precision import (
     find_looks,
     find_next_look,
     format_ending,
+    group_undone,
     parse_decision,
 )
 from tests.unit.synthetic import Synthetic, build_outcomes, write_run
@@ -366,6 +367,35 @@ def test_the_longest_of_a_kind_says_whether_another_fits() -> None:
 def test_an_ending_in_words_and_through_the_manifest(ending: Ending, words: str) -> None:
     assert format_ending(ending) == words
     assert describe_ending(json.loads(json.dumps({"ending": asdict(ending)}))) == words
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((), []),
+        (("3 of 24 moves",), ["3 of 24 moves"]),
+        (("the storm of crun with noop",), ["the storm of crun with noop"]),
+        (
+            [f"the storm of p{number // 6} with noop" for number in range(66)],
+            ["66 storms of 11 platforms, 6 each"],
+        ),
+        (
+            ["the storm of crun with a", "the density series of runc with a", "3 of 24 moves",
+             "the storm of crun with b", "the density series of podman/ip=static with a",
+             "the storm of runc with a"],
+            ["3 storms (2 of crun, 1 of runc)", "2 density series of runc, podman/ip=static",
+             "3 of 24 moves"],
+        ),
+        (
+            ["the search for the smallest memory of crun with a"] * 2,
+            ["2 searches for the smallest memory of crun"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_there_was_no_time_for_is_counted_by_kind(
+    lines: Sequence[str], words: list[str]
+) -> None:
+    assert group_undone(lines) == words
 
 
 @pytest.mark.parametrize("found", [None, "x", {}, {"reason": "budget"}, {"widest": {"a": 1}}])

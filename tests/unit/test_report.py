@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
 from harness.analysis.report import format_summary, render_report
 from harness.analysis.report.render import escape_cell, escape_markdown, mark_up
 from harness.errors import InputError
@@ -353,6 +354,14 @@ def test_one_file_can_be_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", SMALL)
     assert render_report(folder, ("md",), tmp_path / "mine.md") == [tmp_path / "mine.md"]
     assert not (folder / "report.html").exists()
+
+
+def test_the_name_of_a_file_chooses_its_format(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", Synthetic(workloads=("noop",), blocks=2))
+    for name, start in (("x.md", "# "), ("x.html", "<!doctype html>")):
+        assert main(["report", str(tmp_path / "r"), "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_text().startswith(start)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["r", "x.html", "x.md"]
 
 
 def test_a_pdf_is_printed_from_the_page(tmp_path: Path) -> None:

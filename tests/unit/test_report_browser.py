@@ -206,6 +206,22 @@ def test_on_paper_the_first_page_is_the_answer_alone(browser: Browser, usual: Pa
     assert box and 300 < box["y"] + box["height"] <= A4_HEIGHT
 
 
+def test_on_paper_what_heads_stays_with_it_and_numbers_are_named_not_shown(
+    browser: Browser, usual: Path
+) -> None:
+    with open_page(browser, usual) as visit:
+        visit.look(Look(A4_WIDTH, "print"))
+        for heads in ("h2", ".lead", "caption", "thead"):
+            after = f"getComputedStyle(document.querySelector('main {heads}')).breakAfter"
+            assert visit.run(after) == "avoid", heads
+        numbers, instead = (visit.page.locator(each) for each in (".unprinted", ".instead"))
+        assert numbers.count() == instead.count() > 2
+        assert not any(each.is_visible() for each in numbers.all())
+        assert all("plots/" in each.inner_text() for each in instead.all())
+        visit.look(Look(1280, "light"))
+        assert all(each.is_visible() for each in numbers.all())
+
+
 def test_the_page_prints_whole(usual: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.pdf"
     print_page(usual, out)

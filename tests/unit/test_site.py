@@ -11,13 +11,15 @@ from urllib.parse import urldefrag
 import pytest
 
 from harness.__main__ import main
+from harness.analysis.report import render_report
+from harness.analysis.results import get_mapping
 from harness.analysis.site import Published, publish_site
 from harness.analysis.site.making import Task
 from harness.analysis.site.own_history import read_own_history
 from harness.analysis.site.place import RECORD
 from harness.errors import InputError
-from harness.store import Store, read_manifest
-from harness.store.names import JOURNAL, MANIFEST
+from harness.store import Store, read_manifest, write_samples
+from harness.store.names import JOURNAL, MANIFEST, SAMPLES
 from tests.unit.site_rig import (
     LINK,
     PLAN,
@@ -27,6 +29,8 @@ from tests.unit.site_rig import (
     write_asv_pages,
     write_dated_run,
 )
+from tests.unit.synthetic import Synthetic, build_manifest
+from tests.unit.test_isolation import build_outcomes as build_walls
 
 MARKUP = "<img src=x onerror=alert(1)>`|"
 OLD, NEW, OTHER = "20250301-092653-0001", "20250302-092653-0002", "20250303-092653-0003"
@@ -79,7 +83,7 @@ def test_names_with_markup_are_text(site: Path) -> None:
 
 
 def test_every_link_leads_to_a_file_of_the_site(site: Path) -> None:
-    pages = [*site.glob("*.html"), *site.glob("compare/*.html")]
+    pages = [*site.glob("*.html"), *site.glob("compare/*.html"), *site.glob("runs/*/report.html")]
     links = [(page, link) for page in pages for link in LINK.findall(page.read_text())]
     assert len(links) > 40
     for page, link in links:
@@ -97,6 +101,80 @@ def test_a_run_comes_with_report_figures_csv_and_samples(site: Path) -> None:
     found = {each.name for each in (site / "runs" / OLD).iterdir()}
     assert found == {"report.html", "report.md", "plots", "samples.csv", "samples.parquet",
                      "manifest.json", "journal.jsonl", "facts.json"}  # fmt: skip
+
+
+def test_a_report_on_the_site_leads_back_and_elsewhere_stays_as_it_is(
+    site: Path, runs: Path, tmp_path: Path
+) -> None:
+    page = (site / "runs" / OLD / "report.html").read_text()
+    way = re.search(r'<nav class="home".*?</nav>\n', page)
+    assert way and LINK.findall(way[0]) == [
+        "../../index.html", f"../../compare.html#{OLD}", "../../history.html",
+    ]  # fmt: skip
+    alone = copy(runs / "a", tmp_path / "alone")
+    render_report(alone)
+    assert (alone / "report.html").read_text() == page.replace(way[0], "")
+
+
+def test_a_report_has_the_chapters_of_the_nearest_other_runs_of_its_host(
+    runs: Path, tmp_path: Path
+) -> None:
+    for day in (2, 9):
+        write_isolation(tmp_path / f"walls-{day}", day)
+    write_isolation(tmp_path / "away", 1, name="away")
+    walls = [tmp_path / name for name in ("walls-2", "walls-9", "away")]
+    done = publish_site([runs / "a", *walls], tmp_path / "site")
+    assert (done.made, done.left_out) == (4, ())
+    page = (tmp_path / "site/runs" / OLD / "report.html").read_text()
+    assert '<section id="isolation">' in page and "walls-2" in page
+    assert "walls-9" not in page and "walls-1" not in page
+    assert publish_site([runs / "a", *walls], tmp_path / "site").kept == 4
+    journal = (walls[0] / JOURNAL).read_bytes()
+    (walls[0] / JOURNAL).write_bytes(journal.replace(b'"block":0', b'"block":"x"', 1))
+    done = publish_site([runs / "a", *walls], tmp_path / "site")
+    assert (done.made, done.kept, len(done.left_out)) == (1, 2, 1)
+    assert "walls-9" in (tmp_path / "site/runs" / OLD / "report.html").read_text()
+    words = read_words(tmp_path / "site/index.html")
+    assert "3 runs: 1 of the same workloads both ways, 2 of what isolates the platforms" in words
+    assert "System calls that the host's kernel carries out" in words, "all of its answer"
+
+
+def write_isolation(folder: Path, day: int, **host: object) -> Path:
+    """A run of `isolation` on the host of the other runs, or one that differs in ``host``."""
+    manifest = build_manifest(Synthetic(("namespace", "gvisor"), (), ("probe",)))
+    manifest |= {"isolation": {}, "run_id": f"walls-{day}"}
+    manifest["created_at"] = f"2025-03-{day:02}T09:30:00+00:00"
+    manifest["host"] = {**get_mapping(manifest, "host"), **host}
+    with Store.create(folder, manifest) as store:
+        for outcome in build_walls():
+            store.append(outcome)
+    write_samples(folder)
+    return folder
+
+
+def test_what_got_worse_comes_first(runs: Path, tmp_path: Path) -> None:
+    worse = write_dated_run(tmp_path / "worse", 4, replace(PLAN, seed=2))
+    journal = worse / JOURNAL
+    slow = [json.loads(line) for line in journal.read_text().splitlines()]
+    for each in slow:
+        if each.get("platform") == "namespace":
+            begin = each["milestones"]["request"]
+            each["milestones"] = {
+                name: begin + 3 * (at - begin) for name, at in each["milestones"].items()
+            }
+            for row in each["measurements"]:
+                row["value"] *= 3
+    journal.write_text("".join(f"{json.dumps(each)}\n" for each in slow))
+    (worse / SAMPLES).unlink()
+    write_samples(worse)
+    publish_site([runs / "a", worse], tmp_path / "site")
+    (page,) = (tmp_path / "site/compare").glob("*.html")
+    words = read_words(page)
+    places = [words.index(each) for each in ("What got worse", "BASE", "Every comparison")]
+    assert places == sorted(places)
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page.read_text())
+    flags = ["regression" in each for each in rows]
+    assert any(flags) and not all(flags) and flags == sorted(flags, reverse=True)
 
 
 def test_two_runs_of_one_host_are_compared(site: Path) -> None:

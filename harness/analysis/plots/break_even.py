@@ -1,4 +1,4 @@
-"""How the share of a later start in the whole falls with the work that follows it."""
+"""How the share of what a later start adds to start and work falls with the work that follows."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from harness.analysis.plots.data import (
     MOST_WORKLOADS,
     Data,
     build_data,
-    choose_extremes,
+    choose_platforms,
 )
 from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
 from harness.analysis.plots.style import (
@@ -47,7 +47,7 @@ def draw_break_even(results: Results) -> Drawing | None:
         for each in results.first_arms
         if any(each in known for known in found.values())
     }
-    shown, said = choose_extremes(results, most, MOST_LINES)
+    shown, said = choose_platforms(results, most, MOST_LINES)
     panels = dict(list(found.items())[:MOST_WORKLOADS])
     if len(panels) < len(found):
         said = f"{said}. The first {len(panels)} of {len(found)} workloads"
@@ -65,10 +65,10 @@ def draw_break_even(results: Results) -> Drawing | None:
         pairs = [results.find(each, workload, READY) for workload in panels for each in shown]
         caption = build_note(
             results, say_blocks(pairs),
-            "Share of the later start in start and work "
-            f"together, against {results.reference}; bands are 95 % intervals, both axes "
-            "logarithmic. Assumed: once "
-            "ready, the work takes as long on both. Below the line it is under 1 %", said,
+            f"What is ready later than {results.reference} is later by some seconds: drawn is "
+            "their share in these seconds and the work together; bands are 95 % intervals, both "
+            "axes logarithmic. Assumed: once ready, the work takes as long on both. Below the "
+            "line the share is under 1 %", said,
         )  # fmt: skip
         alt = "; ".join(
             f"{workload} on {describe_platform(results, platform)}: under 1 % after "
@@ -117,4 +117,4 @@ def _draw_panel(
     axes.set_yticks([0.01, 0.1, 1.0], ["1 %", "10 %", "100 %"])
     axes.minorticks_off()
     set_title(axes, f"workload {workload}")
-    axes.set_ylabel("share of the start", color=MUTED)
+    axes.set_ylabel("share of the delay", color=MUTED)

@@ -1,32 +1,55 @@
 """How long the Nth instance takes to start beside those that run."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.crowd import LEAST_STARTS, Series, find_knee, list_series
-from harness.analysis.plots.data import build_data
+from harness.analysis.plots.data import (
+    LEAST_PLATFORMS,
+    Data,
+    build_data,
+    choose_platforms,
+    name_sheet,
+    split_sheets,
+)
 from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_counts, set_title
 from harness.analysis.results import Results
 from harness.analysis.wording import describe_platform
 from harness.units import format_seconds
 
-_MOST = 12
-"""Series that have a panel."""
+_HIGH = 0.95
+"""Inches of a panel."""
 
 
-def draw_crowd(results: Results) -> Drawing | None:
+def draw_crowd(results: Results) -> list[Drawing]:
     """One panel for each series that is long enough to show anything."""
     every = [each for each in list_series(results) if len(each.seconds) >= LEAST_STARTS]
-    if not every:
-        return None
-    shown = every if len(every) <= _MOST else [*every[: _MOST // 2], *every[-_MOST // 2 :]]
-    said = ""
-    if len(shown) < len(every):
-        said = (
-            f"{len(shown)} of {len(every)} series shown, the first and the last; all are in the CSV"
-        )
-    with start_sheet("density-starts", [0.95] * len(shown)) as sheet:
+    shown, said = _choose_series(results, every)
+    ranges = split_sheets([_HIGH] * len(shown))
+    data = _list_starts(every)
+    return [
+        _draw_sheet(results, shown[first:end], said, data, part, len(ranges))
+        for part, (first, end) in enumerate(ranges, 1)
+    ]
+
+
+def _choose_series(results: Results, every: list[Series]) -> tuple[list[Series], str]:
+    """All of few platforms; of many, those that `choose_platforms` takes by their last starts."""
+    last: dict[str, float] = {}
+    for each in every:
+        last[each.platform] = max(last.get(each.platform, 0.0), each.last)
+    kept, said = choose_platforms(results, last, LEAST_PLATFORMS)
+    return [each for each in every if each.platform in kept], said
+
+
+def _draw_sheet(
+    results: Results, shown: Sequence[Series], said: str, data: Data, part: int, parts: int
+) -> Drawing:
+    stem, title = name_sheet("density-starts", "Starting beside others", part, parts)
+    with start_sheet(stem, [_HIGH] * len(shown)) as sheet:
         for axes, series in zip(sheet.panels, shown, strict=True):
             _draw_series(axes, results, series)
         sheet.panels[-1].set_xlabel("running instances, linear")
@@ -41,13 +64,16 @@ def draw_crowd(results: Results) -> Drawing | None:
             f"the first, {format_seconds(each.last)} at {each.counts[-1]} instances"
             for each in shown
         )
-        rows = [
-            (each.workload, each.platform, int(count), float(seconds))
-            for each in every
-            for count, seconds in zip(each.counts, each.seconds, strict=True)
-        ]
-        head = ("workload", "platform", "running instances", "density.ready (s)")
-        return finish(sheet, "Starting beside others", caption, alt, build_data(head, rows))
+        return finish(sheet, title, caption, alt, data, part)
+
+
+def _list_starts(every: Sequence[Series]) -> Data:
+    rows = [
+        (each.workload, each.platform, int(count), float(seconds))
+        for each in every
+        for count, seconds in zip(each.counts, each.seconds, strict=True)
+    ]
+    return build_data(("workload", "platform", "running instances", "density.ready (s)"), rows)
 
 
 def _draw_series(axes: Axes, results: Results, series: Series) -> None:

@@ -13,10 +13,14 @@ from harness.analysis.results import Figure, Results
 Value = str | int | float | None
 
 MOST_PLATFORMS = 24
-"""Rows of platforms in a panel; of more, the extremes are shown."""
-MOST_ROWS = 44
-"""Rows on one sheet, all of its panels together."""
-MOST_LINES = 12
+"""Rows of platforms in a panel; of more, those that `choose_platforms` takes are shown."""
+LEAST_PLATFORMS = 16
+"""Rows that a panel has room for in any case, however many panels there are."""
+HIGHEST = 9.2
+"""Inches of panels on one sheet: so high, a figure fits on a page of paper at its full width."""
+_AROUND = 0.45
+"""Inches that a panel's title and axis take."""
+MOST_LINES = 16
 """Lines in one panel: more cannot be told apart."""
 MOST_WORKLOADS = 12
 
@@ -67,41 +71,49 @@ def format_csv(data: Data) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def choose_extremes(
-    results: Results, values: Mapping[str, float], most: int = MOST_PLATFORMS
+def choose_platforms(
+    results: Results, values: Mapping[str, float], most: int = MOST_PLATFORMS, rest: str = "the CSV"
 ) -> tuple[list[str], str]:
     """At most ``most`` of the platforms, in their order, and a sentence where some are left out.
 
-    Of more, those with the smallest and the largest values stay, and the reference.
+    Of more, what the reader compares stays: the reference and the machine of the headline, and of
+    the others those with the smallest and the largest values. ``rest`` is what has all of them.
     """
     if len(values) <= most:
         return list(values), ""
-    ordered = sorted(values, key=lambda name: (values[name], name))
-    half = most // 2
-    kept = {*ordered[:half], *ordered[-(most - half) :]}
-    words = f"the {half} smallest and the {most - half} largest"
-    if results.reference in values and results.reference not in kept:
-        kept.add(str(results.reference))
-        words += " and the reference"
+    named = {"the reference": results.reference or "", "the first machine": find_machine(results)}
+    named = {words: name for words, name in named.items() if name in values}
+    ordered = sorted(values.keys() - named.values(), key=lambda name: (values[name], name))
+    room = max(2, most - len(named))
+    half = room // 2
+    kept = {*named.values(), *ordered[:half], *ordered[-(room - half) :]}
+    words = ", ".join([*named, "of the others" if named else ""]).removesuffix(", ")
+    words = f"{words} the {half} smallest and the {room - half} largest".strip()
     shown = [name for name in values if name in kept]
-    return shown, f"{len(shown)} of {len(values)} platforms shown: {words}; all are in the CSV"
+    return shown, f"{len(shown)} of {len(values)} platforms shown: {words}; {rest} has all"
+
+
+def find_machine(results: Results) -> str:
+    """The machine that the headline compares with the reference; empty without one."""
+    machines = (name for name in results.first_arms if results.kinds[name] == "vm")
+    return next((name for name in machines if name != results.reference), "")
 
 
 def limit_rows(workloads: int) -> int:
     """Platforms in a panel where each of so many workloads has panels of its own."""
-    return MOST_PLATFORMS if workloads <= 3 else 10 if workloads <= 6 else 8
+    return MOST_PLATFORMS if workloads <= 3 else LEAST_PLATFORMS
 
 
-def split_sheets(rows: Sequence[int], most: int = MOST_ROWS) -> list[tuple[int, int]]:
-    """Panels with so many ``rows`` each, as ranges (first, end) of which each fits on a sheet."""
+def split_sheets(heights: Sequence[float]) -> list[tuple[int, int]]:
+    """Panels of so many inches each, as ranges (first, end) of which each fits on a sheet."""
     sheets: list[tuple[int, int]] = []
-    first, filled = 0, 0
-    for place, count in enumerate(rows):
-        if place > first and filled + count > most:
+    first, filled = 0, 0.0
+    for place, height in enumerate(heights):
+        if place > first and filled + height + _AROUND > HIGHEST:
             sheets.append((first, place))
-            first, filled = place, 0
-        filled += count
-    return [*sheets, (first, len(rows))] if rows else []
+            first, filled = place, 0.0
+        filled += height + _AROUND
+    return [*sheets, (first, len(heights))] if heights else []
 
 
 def name_sheet(name: str, title: str, part: int, parts: int) -> tuple[str, str]:

@@ -7,18 +7,27 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.arrays import Floats
 from harness.analysis.density import METRIC, SOURCE
-from harness.analysis.plots.data import Data, build_data, list_figure, name_interval
+from harness.analysis.plots.data import (
+    LEAST_PLATFORMS,
+    Data,
+    build_data,
+    choose_platforms,
+    list_figure,
+    name_interval,
+    name_sheet,
+    split_sheets,
+)
 from harness.analysis.plots.layout import Drawing, finish, start_sheet
 from harness.analysis.plots.style import MARKERS, MUTED, PAPER, build_note, say_blocks, set_title
 from harness.analysis.results import Figure, Results
 from harness.analysis.wording import describe_platform, format_figure, shorten_reason
 
-_MOST = 12
-"""Series that have a panel."""
+_HIGH = 0.95
+"""Inches of a panel."""
 
 
-def draw_density(results: Results) -> Drawing | None:
-    """Fall of MemAvailable over running instances, one panel per platform with its slope."""
+def draw_density(results: Results) -> list[Drawing]:
+    """Fall of MemAvailable over running instances, one panel per series with its slope."""
     steps = results.samples[results.samples["metric"] == SOURCE]
     steps = steps.astype({"platform": str, "workload": str})
     every = [
@@ -27,10 +36,21 @@ def draw_density(results: Results) -> Drawing | None:
         for workload in results.workloads
         if results.find(platform, workload, METRIC)
     ]
-    if not every:
-        return None
     shown, said = _choose_series(results, every)
-    with start_sheet("memory-density", [0.95] * len(shown)) as sheet:
+    ranges = split_sheets([_HIGH] * len(shown))
+    data = _list_steps(results, steps, every)
+    return [
+        _draw_sheet(results, steps, shown[first:end], said, data, part, len(ranges))
+        for part, (first, end) in enumerate(ranges, 1)
+    ]
+
+
+def _draw_sheet(
+    results: Results, steps: pd.DataFrame, shown: list[tuple[str, str]], said: str, data: Data,
+    part: int, parts: int,
+) -> Drawing:  # fmt: skip
+    stem, heading = name_sheet("memory-density", "Memory of one more instance", part, parts)
+    with start_sheet(stem, [_HIGH] * len(shown)) as sheet:
         for axes, (platform, workload) in zip(sheet.panels, shown, strict=True):
             chosen = (steps["platform"] == platform) & (steps["workload"] == workload)
             _draw_series(axes, results, platform, workload, steps[chosen])
@@ -48,8 +68,7 @@ def draw_density(results: Results) -> Drawing | None:
             f"{_describe_slope(results.find(platform, workload, METRIC))}"
             for platform, workload in shown
         )
-        data = _list_steps(results, steps, every)
-        return finish(sheet, "Memory of one more instance", caption, alt, data)
+        return finish(sheet, heading, caption, alt, data, part)
 
 
 def _describe_slope(slope: Figure | None) -> str:
@@ -61,18 +80,13 @@ def _describe_slope(slope: Figure | None) -> str:
 def _choose_series(
     results: Results, every: list[tuple[str, str]]
 ) -> tuple[list[tuple[str, str]], str]:
-    """Of more series than fit, those with the smallest and the largest slopes."""
-    if len(every) <= _MOST:
-        return every, ""
-
-    def slope(each: tuple[str, str]) -> float:
-        figure = results.find(*each, METRIC)
-        return figure.median if figure else 0.0
-
-    ordered = sorted(every, key=slope)
-    kept = [*ordered[: _MOST // 2], *ordered[-_MOST // 2 :]]
-    words = f"{_MOST} of {len(every)} series shown: the {_MOST // 2} smallest and largest slopes"
-    return [each for each in every if each in kept], f"{words}; all are in the CSV"
+    """All of few platforms; of many, those that `choose_platforms` takes by their slopes."""
+    slopes: dict[str, float] = {}
+    for platform, workload in every:
+        figure = results.find(platform, workload, METRIC)
+        slopes.setdefault(platform, figure.median if figure else 0.0)
+    kept, said = choose_platforms(results, slopes, LEAST_PLATFORMS)
+    return [each for each in every if each[0] in kept], said
 
 
 def _list_steps(results: Results, steps: pd.DataFrame, every: list[tuple[str, str]]) -> Data:

@@ -4,7 +4,6 @@ Bars stand on a linear axis from zero, so that their lengths are in true proport
 its figure written beside its name: there is no axis to decipher.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,21 +11,20 @@ from matplotlib.axes import Axes
 
 from harness.analysis.answer import find_workload
 from harness.analysis.memory import PSS, find_memory_workload, say_daemon, say_ended
-from harness.analysis.plots.data import build_data, list_figure, name_interval
+from harness.analysis.plots.data import build_data, choose_platforms, list_figure, name_interval
 from harness.analysis.plots.layout import Drawing, finish, start_sheet
-from harness.analysis.plots.style import INK, MUTED, RULE
+from harness.analysis.plots.style import INK, MUTED, RULE, build_note, say_blocks
 from harness.analysis.results import Figure, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.analysis.wording import (
     describe_accelerator,
-    describe_accelerators,
     describe_platform,
     format_figure,
     format_number,
     quote,
 )
 
-MOST_ROWS = 8
+MOST_ROWS = 16
 _WIDTH = 3.9
 _ROW = 0.34
 _LONGEST = 16
@@ -69,7 +67,9 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
     }
     if not any(figure.median > 0 for figure in rows.values()):
         return None
-    shown = {name: rows[name] for name in choose_rows(results, list(rows))}
+    middles = {each: figure.median for each, figure in rows.items()}
+    kept, said = choose_platforms(results, middles, MOST_ROWS, "the table below")
+    shown = {each: rows[each] for each in kept}
     name = f"glance-{glance.name}"
     more = _say_memory(results, glance, workload)
     with start_sheet(name, [_ROW * len(shown)], _WIDTH) as sheet:
@@ -79,7 +79,7 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
             for each, figure in shown.items()
         )
         return finish(
-            sheet, glance.title, _describe(results, workload, shown, len(rows), more),
+            sheet, glance.title, _describe(results, workload, shown, said, more),
             f"{glance.title}, {workload}. {alt}.",
             build_data(("workload", "metric", "platform", *name_interval(_find_unit(rows))),
                        [(workload, glance.metric, each, *list_figure(figure))
@@ -89,17 +89,6 @@ def _draw(results: Results, glance: Glance) -> Drawing | None:
 
 def _find_unit(rows: Mapping[str, Figure]) -> str:
     return next(iter(rows.values())).unit
-
-
-def choose_rows(results: Results, platforms: list[str]) -> list[str]:
-    """All platforms; of many the reference, then the first of each kind, the second, and so on."""
-    places: dict[str, int] = {}
-    seen: Counter[str] = Counter()
-    for name in platforms:
-        places[name] = -1 if name == results.reference else seen[results.kinds[name]]
-        seen[results.kinds[name]] += name != results.reference
-    kept = sorted(platforms, key=places.__getitem__)[:MOST_ROWS]
-    return [name for name in platforms if name in kept]
 
 
 def _draw_bars(axes: Axes, results: Results, rows: Mapping[str, Figure]) -> None:
@@ -149,18 +138,18 @@ def _say_memory(results: Results, glance: Glance, workload: str) -> str:
 
 
 def _describe(
-    results: Results, workload: str, rows: Mapping[str, Figure], count: int, more: str
+    results: Results, workload: str, rows: Mapping[str, Figure], said: str, more: str
 ) -> str:
-    machines = describe_accelerators(results)
-    blocks = sorted({figure.n for figure in rows.values()})
-    n = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}"
-    share = min(CONFIDENCE, best_coverage(blocks[0])) * 100
+    """Only what can differ from one start to the next has an interval; bytes may well be exact."""
+    counted = say_blocks(rows.values()).removeprefix("n = ")
+    spread = [figure.n for figure in rows.values() if figure.low < figure.high]
+    interval = f" with {say_interval(min(spread))}" if spread else ""
+    words = f"{quote(workload)}, medians of {counted}{interval}, linear from zero"
+    return build_note(results, words, said, more)
+
+
+def say_interval(n: int) -> str:
+    """``intervals of 95 %``; of few blocks the range of them covers less, and that is said."""
+    share = min(CONFIDENCE, best_coverage(n)) * 100
     most = "" if share == CONFIDENCE * 100 else "at most "
-    parts = [
-        machines,
-        f"{quote(workload)}, medians of {n} blocks with intervals of {most}"
-        f"{format_number(share).removesuffix('.0')} %, linear from zero",
-        f"{len(rows)} of {count} platforms: the table below has all" if count > len(rows) else "",
-        more,
-    ]
-    return ". ".join(part for part in parts if part) + "."
+    return f"intervals of {most}{format_number(share).removesuffix('.0').rstrip('.')} %"

@@ -105,6 +105,8 @@ def _label_dates(panels: Sequence[Axes], dates: Sequence[str]) -> None:
     for axes in panels:
         axes.xaxis.set_major_locator(FixedLocator(places))
         axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: dates[round(value)] if value >= 0 else "")
+            FuncFormatter(
+                lambda value, _: dates[round(value)].replace(" ", "\n", 1) if value >= 0 else ""
+            )
         )
     panels[-1].set_xlabel("date of the run", color=MUTED)

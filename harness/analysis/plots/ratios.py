@@ -10,7 +10,7 @@ from harness.analysis.pairs import COMPARED, THRESHOLD
 from harness.analysis.plots.data import (
     Data,
     build_data,
-    choose_extremes,
+    choose_platforms,
     limit_rows,
     name_sheet,
     split_sheets,
@@ -51,26 +51,30 @@ Panel = tuple[str, str, Mapping[str, Ratio]]
 def draw_ratios(results: Results) -> list[Drawing]:
     """A panel per workload and metric, a row per platform; one logarithmic axis for a sheet."""
     panels, said = _build_panels(results)
-    most, left = 3, 0
-    ranges = split_sheets([len(rows) for _, _, rows in panels])
+    most, left = 8, 0
+    inches = [_find_height(results, rows) for *_, rows in panels]
+    ranges = split_sheets(inches)
     if len(ranges) > most:
         left = len(panels) - ranges[most - 1][1]
         ranges = ranges[:most]
     if left:
-        said = f"{said}. " * bool(said) + f"{left} panels more are in the CSV alone"
+        said = (
+            f"{said}. " * bool(said)
+            + f"{left} panel{'s' * (left > 1)} more {'are' if left > 1 else 'is'} in the CSV alone"
+        )
     data = _list_all(results)
     made = []
     for part, (first, end) in enumerate(ranges, 1):
         shown = panels[first:end]
         stem, title = name_sheet("ratios", f"Against {results.reference}", part, len(ranges))
-        with start_sheet(stem, [_find_height(results, rows) for *_, rows in shown]) as (sheet):
+        with start_sheet(stem, inches[first:end]) as sheet:
             _draw_panels(sheet, results, shown)
             add_keys(sheet, _build_keys(shown))
             counts = {each.n for *_, rows in shown for each in rows.values()}
             caption = build_note(
                 results, say_counts(counts, "pairs of one block"),
                 "Ratios, so without a unit: medians with 95 % intervals, on a logarithmic axis. "
-                f"The band is ± {THRESHOLD:.0%}".replace("%", " %") + ": what lies in it as a "
+                f"The band is ± {THRESHOLD * 100:.0f} %: what lies in it as a "
                 "whole does not matter in practice", said,
             )  # fmt: skip
             made.append(finish(sheet, title, caption, _say_all(results, shown), data, part))
@@ -94,7 +98,7 @@ def _build_panels(results: Results) -> tuple[list[Panel], str]:
                 if (ratio := results.find_ratio(name, workload, metric)) is not None
             }
             middles = {name: each.median for name, each in rows.items()}
-            kept, words = choose_extremes(results, middles, limit_rows(len(results.workloads)))
+            kept, words = choose_platforms(results, middles, limit_rows(len(results.workloads)))
             panels.append((workload, metric, {name: rows[name] for name in kept}))
             said = said or words
     return panels, said

@@ -24,6 +24,7 @@ from harness.analysis.plots.style import (
     rows_height,
     say_blocks,
     say_log,
+    say_medians,
     set_linear_axis,
     set_log_axis,
     wrap_label,
@@ -92,7 +93,8 @@ def draw_portability(results: Results, workload: str) -> Drawing | None:
         add_keys(sheet, _build_kind_keys(results, shown))
         caption = build_note(
             results, say_blocks([each.figure for each in shown]),
-            "Bytes that a server sent for every file of the packing; medians with 95 % intervals. "
+            "Bytes that a server sent for every file of the packing; "
+            f"{say_medians([each.figure for each in shown])}. "
             "A virtual machine's files include its kernel", said,
         )  # fmt: skip
         title = f"To a host that has nothing: image {results.images[workload]}"
@@ -128,7 +130,7 @@ def draw_size_ladder(results: Results, workload: str) -> Drawing | None:
         caption = build_note(
             results, say_blocks(figures),
             "Allocated blocks of the same tree in each of its forms, with the platforms that use "
-            "it; medians with 95 % intervals", said,
+            f"it; {say_medians(figures)}", said,
         )  # fmt: skip
         title = f"One image in all of its forms: {results.images[workload]}"
         return finish(sheet, title, caption, _say_all(results, shown), _list_all(results, every))

@@ -1,6 +1,6 @@
 """Memory and disk: bytes as points with their intervals, on log axes, a panel for each method."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from harness.analysis.memory import say_ended
 from harness.analysis.plots.data import (
     build_data,
-    choose_extremes,
+    choose_platforms,
     limit_rows,
     list_figure,
     name_interval,
@@ -25,6 +25,7 @@ from harness.analysis.plots.style import (
     platforms_height,
     say_blocks,
     say_log,
+    say_medians,
     set_log_axis,
     set_title,
 )
@@ -46,16 +47,19 @@ DISK = {
     ("disk.instance_growth", ""): "written by one instance until it has settled",
     ("disk.marginal", ""): "taken by one more running instance",
 }
+SLOPE = "disk.marginal"
+"""What is no median of blocks but a slope over the steps of a density series."""
 Chosen = Mapping[tuple[str, str], str]
 """Metric and phase, with the words for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One axis: what it shows, and its figures by platform."""
+    """One axis: what it shows, and its figures by platform; ``metric`` is what they are of."""
 
     title: str
     rows: Mapping[str, Figure]
+    metric: str
 
 
 def draw_memory(results: Results, workload: str) -> list[Drawing]:
@@ -93,21 +97,19 @@ def _draw_panels(
          for platform in results.first_arms
          if (figure := results.find(platform, workload, *each)) is not None],
     )  # fmt: skip
-    ranges = split_sheets([len(panel.rows) for panel in panels])
+    inches = [platforms_height(results, list(panel.rows)) for panel in panels]
+    ranges = split_sheets(inches)
     made = []
     for part, (first, end) in enumerate(ranges, 1):
         shown = panels[first:end]
         stem, heading = name_sheet(name, title, part, len(ranges))
-        with start_sheet(stem, [platforms_height(results, list(each.rows)) for each in shown]) as (
-            sheet
-        ):
+        with start_sheet(stem, inches[first:end]) as sheet:
             step = 4.0
             for axes, panel in zip(sheet.panels, shown, strict=True):
                 _draw_points(axes, results, panel)
                 step = set_log_axis(axes, min(positive), max(positive), "B")
             sheet.panels[-1].set_xlabel(f"bytes, {say_log(step)}")
-            counted = say_blocks([row for panel in shown for row in panel.rows.values()])
-            caption = build_note(results, f"{counted}; medians with 95 % intervals", note, said)
+            caption = build_note(results, *_say_counts(shown), note, said)
             alt = f"{heading}. " + "; ".join(
                 f"{describe_platform(results, platform)}: {format_figure(row)}"
                 for platform, row in shown[0].rows.items()
@@ -118,16 +120,27 @@ def _draw_panels(
 
 def _build_panels(results: Results, workload: str, chosen: Chosen) -> tuple[list[Panel], str]:
     panels, said = [], ""
-    most = limit_rows(len(results.workloads)) if len(results.workloads) <= 3 else 6
+    most = limit_rows(len(results.workloads))
     for (metric, phase), title in chosen.items():
         found = {name: results.find(name, workload, metric, phase) for name in results.first_arms}
         rows = {name: figure for name, figure in found.items() if figure is not None}
         if any(figure.low > 0 for figure in rows.values()):
             middles = {name: figure.median for name, figure in rows.items()}
-            kept, words = choose_extremes(results, middles, most)
-            panels.append(Panel(title, {name: rows[name] for name in kept}))
+            kept, words = choose_platforms(results, middles, most)
+            panels.append(Panel(title, {name: rows[name] for name in kept}, metric))
             said = said or words
     return panels, said
+
+
+def _say_counts(panels: Sequence[Panel]) -> Iterator[str]:
+    """How many there are of what: a figure is of blocks, or the slope of a density series."""
+    slopes = [each for each in panels if each.metric == SLOPE]
+    figures = [row for each in panels if each not in slopes for row in each.rows.values()]
+    if figures:
+        yield f"{say_blocks(figures)}; {say_medians(figures)}"
+    if slopes:
+        counted = say_blocks([row for each in slopes for row in each.rows.values()], "steps")
+        yield f"One more running instance: the Theil–Sen slope over {counted} of a density series"
 
 
 def _draw_points(axes: Axes, results: Results, panel: Panel) -> None:

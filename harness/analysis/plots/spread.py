@@ -11,7 +11,7 @@ from harness.analysis.plots.data import (
     MOST_WORKLOADS,
     Data,
     build_data,
-    choose_extremes,
+    choose_platforms,
 )
 from harness.analysis.plots.layout import Drawing, add_keys, finish, start_sheet
 from harness.analysis.plots.startup import HEADLINE
@@ -39,9 +39,9 @@ def draw_ecdf(results: Results) -> Drawing | None:
     workloads = [each for each in results.workloads if (ready["workload"] == each).any()]
     if not workloads:
         return None
-    middles = ready.groupby("platform")["value"].median().to_dict()
-    ordered = {name: middles[name] for name in results.platforms if name in middles}
-    platforms, said = choose_extremes(results, ordered, MOST_LINES)
+    lengths = _compare_lengths(ready)
+    ordered = {name: lengths[name] for name in results.platforms if name in lengths}
+    platforms, said = choose_platforms(results, ordered, MOST_LINES)
     shown = workloads[:MOST_WORKLOADS]
     if len(shown) < len(workloads):
         said = f"{said}. The first {len(shown)} of {len(workloads)} workloads"
@@ -63,7 +63,18 @@ def draw_ecdf(results: Results) -> Drawing | None:
         )  # fmt: skip
         alt = "Cumulative share of starts that were ready by a given time, one line per platform."
         title = "Every start, not only the middle one"
-        return finish(sheet, title, caption, f"{alt} {caption}", _list_starts(ready, platforms))
+        return finish(sheet, title, caption, f"{alt} {caption}", _list_starts(ready))
+
+
+def _compare_lengths(ready: pd.DataFrame) -> dict[str, float]:
+    """How long each platform's starts are beside the others' with the same workload.
+
+    A platform without the longest workload is not short for that.
+    """
+    medians = ready.groupby(["workload", "platform"])["value"].median()
+    shares = medians / medians.groupby("workload").transform("median")
+    found = shares.groupby("platform").median()
+    return dict(zip(found.index, found.tolist(), strict=True))
 
 
 def _draw_steps(
@@ -94,9 +105,9 @@ def _draw_steps(
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
 
 
-def _list_starts(ready: pd.DataFrame, platforms: list[str]) -> Data:
-    """Every start that is drawn, each with its place in the line."""
-    part = ready[ready["platform"].isin(platforms)].sort_values(["workload", "platform", "value"])
+def _list_starts(ready: pd.DataFrame) -> Data:
+    """Every start, also of platforms without a line, each with its place in it."""
+    part = ready.sort_values(["workload", "platform", "value"])
     groups = part.groupby(["workload", "platform"])["value"]
     shares = groups.rank(method="first") / groups.transform("size")
     columns = (part["workload"], part["platform"], part["block"], part["value"], shares)

@@ -13,7 +13,7 @@ from harness.analysis.plots.data import (
     MOST_WORKLOADS,
     Data,
     build_data,
-    choose_extremes,
+    choose_platforms,
     limit_rows,
     list_figure,
     name_interval,
@@ -144,14 +144,14 @@ def _draw_sheets(
     results: Results, found: Stops, name: str, title: str, note: str, fill: Filler
 ) -> list[Drawing]:
     chosen, said = _choose(results, found)
-    ranges = split_sheets([len(stops) for _, stops in chosen])
+    inches = [platforms_height(results, list(stops), 0.3) for _, stops in chosen]
+    ranges = split_sheets(inches)
     data = _list_stops(results, found)
     made = []
     for part, (first, end) in enumerate(ranges, 1):
         shown = chosen[first:end]
         stem, heading = name_sheet(name, title, part, len(ranges))
-        heights = [platforms_height(results, list(stops), 0.3) for _, stops in shown]
-        with start_sheet(stem, heights) as sheet:
+        with start_sheet(stem, inches[first:end]) as sheet:
             add_keys(sheet, fill(sheet, results, shown))
             counts = {stop.n for _, stops in shown for chain in stops.values() for stop in chain}
             caption = build_note(results, say_counts(counts, "blocks"), note, said)
@@ -270,7 +270,7 @@ def _choose(results: Results, found: Stops) -> tuple[Chosen, str]:
             for name in results.platforms
             if found[workload].get(name)
         }
-        kept, words = choose_extremes(results, ends, limit_rows(len(named)))
+        kept, words = choose_platforms(results, ends, limit_rows(len(named)))
         chosen.append((workload, {name: found[workload][name] for name in kept}))
         said = said or words
     if len(chosen) > MOST_WORKLOADS:

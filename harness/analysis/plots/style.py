@@ -204,6 +204,12 @@ def say_counts(counts: Collection[int], word: str) -> str:
     return f"n = {' to '.join(map(str, ends))} {word}" if ends else ""
 
 
+def say_medians(figures: Collection[Figure | None]) -> str:
+    """What is drawn of ``figures``: medians, with intervals where any of them has a spread."""
+    spread = any(each is not None and each.low < each.high for each in figures)
+    return "medians with 95 % intervals" if spread else "the same bytes in every block"
+
+
 def build_note(results: Results, *sentences: str) -> str:
     """A caption: what the machines ran on, then the sentences that say something."""
     parts = [describe_accelerators(results), *sentences]

@@ -1,5 +1,7 @@
 """The numbers of a figure as a table of the page; a long one ends with where the rest is."""
 
+import re
+
 from harness.analysis.plots import Drawing
 from harness.analysis.plots.data import Value
 from harness.analysis.results import Results
@@ -11,15 +13,18 @@ MOST_ROWS = 40
 
 
 def build_numbers(results: Results, drawing: Drawing) -> Table:
-    """Every number drawn, in SI base units as the headings say, up to `MOST_ROWS` rows."""
+    """Every number drawn, in SI base units as the headings say, up to `MOST_ROWS` rows.
+
+    ``drawing`` is the first sheet of its figure, which names the file.
+    """
     data = drawing.data
     shown = data.rows[:MOST_ROWS]
     rows = tuple(_build_row(results, data.head, row) for row in shown)
-    name = drawing.name if drawing.part == 1 else drawing.name.rpartition("-")[0]
     count = len(data.rows)
     some = f"The first {len(shown)} of {count} rows; all are" if count > len(shown) else "Also"
-    note = f"{some} in `plots/{name}.csv`, with all of their digits."
-    return Table(f"Numbers of the figure: {quote(drawing.title)}", data.head, rows, note)
+    note = f"{some} in `plots/{drawing.name}.csv`, with all of their digits."
+    title = re.sub(r" \(1 of \d+\)$", "", drawing.title)
+    return Table(f"Numbers of the figure: {quote(title)}", data.head, rows, note)
 
 
 def _build_row(results: Results, heads: tuple[str, ...], values: tuple[Value, ...]) -> Row:

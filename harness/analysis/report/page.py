@@ -53,13 +53,15 @@ class Exhibit:
     """A figure with its data, both optional: a figure may lack data, a table needs no figure.
 
     ``folded`` data is behind a fold; other tables are an exhibit of their own. ``fold`` names a
-    fold that is shut at first, without a figure too.
+    fold that is shut at first, without a figure too. ``unprinted`` is what stands on paper instead
+    of tables that are not for reading there.
     """
 
     drawing: Drawing | None
     tables: tuple[Table, ...]
     folded: bool = True
     fold: str = ""
+    unprinted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,28 +249,34 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         _add_moves(each, results, drawn) if each.anchor == "portability" else each
         for each in sections
     )
-    figure = next(iter(drawings.get("rebuild", ())), None)
     further = [
-        _build_extra("bases", "Base images", _BASES, None, bases.build_bases(results)),
+        _build_extra("bases", "Base images", _BASES, (), bases.build_bases(results)),
         _build_extra(
             "efficiency",
             "Efficiency",
             efficiency.LEAD,
-            None,
+            (),
             efficiency.build_efficiency(results),
         ),
         _build_extra(
-            "rebuild", "Rebuilding", rebuild.LEAD, figure, rebuild.build_rebuilds(results)
+            "rebuild",
+            "Rebuilding",
+            rebuild.LEAD,
+            drawings.get("rebuild", ()),
+            rebuild.build_rebuilds(results),
         ),
-    ]
-    crowd_drawn = next(iter(drawings.get("density", ())), None)
-    further += [
-        _build_extra("density", "Density", _DENSITY, crowd_drawn, crowd.build_crowd(results)),
+        _build_extra(
+            "density",
+            "Density",
+            _DENSITY,
+            drawings.get("density", ()),
+            crowd.build_crowd(results),
+        ),
         _build_extra(
             "storm",
             "Boot storms",
             storm.LEAD,
-            next(iter(drawings.get("storm", ())), None),
+            drawings.get("storm", ()),
             storm.build_storms(results),
         ),
         _build_break_even(results, drawings),
@@ -300,12 +308,12 @@ def _build_break_even(results: Results, drawings: dict[str, list[Drawing]]) -> S
 
 
 def _build_extra(
-    anchor: str, title: str, lead: str, drawing: Drawing | None, table: Table | None
+    anchor: str, title: str, lead: str, drawings: Sequence[Drawing], table: Table | None
 ) -> Section | None:
-    """A chapter of one figure and one table; None for a run that has nothing to show there."""
+    """A chapter of a figure and one table; None for a run that has nothing to show there."""
     if table is None:
         return None
-    exhibits = [Exhibit(drawing, ())] if drawing else []
+    exhibits = [Exhibit(each, ()) for each in drawings]
     exhibits.append(Exhibit(None, (table,), folded=False))
     return Section(anchor, title, lead, tuple(exhibits))
 
@@ -319,13 +327,25 @@ def _build_compared(drawings: Sequence[Drawing]) -> Section | None:
 
 def _show_numbers(results: Results, section: Section) -> Section:
     """The same chapter, its figures with their numbers behind a fold where no table is."""
-    exhibits = tuple(
-        replace(each, tables=(build_numbers(results, each.drawing),))
-        if each.drawing and each.drawing.part == 1 and not each.tables
-        else each
-        for each in section.exhibits
+    drawings = [each.drawing for each in section.exhibits if each.drawing]
+    return replace(
+        section,
+        exhibits=tuple(
+            _add_numbers(results, each, drawings)
+            if each.drawing and not each.tables and _is_last(drawings, each.drawing)
+            else each
+            for each in section.exhibits
+        ),
     )
-    return replace(section, exhibits=exhibits)
+
+
+def _add_numbers(results: Results, exhibit: Exhibit, drawings: Sequence[Drawing]) -> Exhibit:
+    """The last sheet of a figure with the numbers of all of its sheets, which the first names."""
+    assert exhibit.drawing is not None
+    until = drawings[: drawings.index(exhibit.drawing) + 1]
+    first = next(each for each in reversed(until) if each.part == 1)
+    said = f"The figure's numbers: `plots/{first.name}.csv`, and in the page."
+    return replace(exhibit, tables=(build_numbers(results, first),), unprinted=said)
 
 
 def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | None:
@@ -337,7 +357,8 @@ def _build_walls(results: Results, drawings: Sequence[Drawing]) -> Section | Non
     exhibits = [Exhibit(each, ()) for each in drawings]
     exhibits += [Exhibit(None, (table,), folded=False) for table in shown]
     if evidence := walls.build_folded(results):
-        exhibits.append(Exhibit(None, evidence, fold="Raw evidence"))
+        said = "The raw evidence is in the page and in `journal.jsonl`."
+        exhibits.append(Exhibit(None, evidence, fold="Raw evidence", unprinted=said))
     return Section("isolation", "Isolation", lead, tuple(exhibits))
 
 
@@ -381,14 +402,22 @@ def _build_section(
 ) -> Section:
     """Pair figures with their data in order; whatever is left over stands alone.
 
-    Data stands with the first sheet of its figure.
+    Data stands with the last sheet of its figure.
     """
     left = [tuple(each) for each in data]
-    exhibits = [Exhibit(each, left.pop(0) if each.part == 1 and left else ()) for each in drawings]
+    exhibits = [
+        Exhibit(each, left.pop(0) if left and _is_last(drawings, each) else ()) for each in drawings
+    ]
     exhibits += [Exhibit(None, each) for each in left]
     kept = tuple(each for each in exhibits if each.drawing or each.tables)
     missing = "" if drawings else f"No trial has a figure of {quote(metric)}: there is no plot."
     return Section(anchor, title, lead, kept, missing)
+
+
+def _is_last(drawings: Sequence[Drawing], drawing: Drawing) -> bool:
+    """Whether a drawing is the last sheet of its figure."""
+    after = drawings[drawings.index(drawing) + 1 :]
+    return not after or after[0].part == 1
 
 
 def _startup_tables(results: Results) -> list[list[Table]]:
@@ -413,6 +442,13 @@ def tables_compared() -> list[str]:
     return ["startup.ready", "startup.response", *(each.metric for each in tables.GLANCE[1:])]
 
 
+_SIZES = (
+    "Apparent and allocated: every file that a platform needs, a machine's kernel with it; a raw "
+    "disk has holes, so its length says little. Virtual: the size of the disk that a guest sees, "
+    "without the kernel."
+)
+
+
 def _disk_tables(results: Results) -> list[list[Table]]:
     sizes = ("disk.image_allocated", "disk.image_apparent", "disk.image_virtual")
     matrices = [
@@ -421,7 +457,10 @@ def _disk_tables(results: Results) -> list[list[Table]]:
         for table in (space.build_space(results, workload), space.build_growth(results, workload))
         if table is not None
     ]
-    packings = _packing_tables(results, sizes)
+    packings = [
+        [replace(table, note=_SIZES) for table in group]
+        for group in _packing_tables(results, sizes)
+    ]
     return [[*matrices, *packings[0]], *packings[1:]] if packings else []
 
 

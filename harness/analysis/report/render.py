@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,14 @@ _CODE = re.compile(r"`([^`]*)`")
 _INKS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The site that a report is on: the way up to it, and the run's name there."""
+
+    up: str
+    name: str
+
+
 def render_report(
     folder: Path,
     formats: Sequence[str] = ("html", "md"),
@@ -44,6 +53,7 @@ def render_report(
     beside: Sequence[Path] = (),
     claims: Sequence[Path] = (),
     evidence: Sequence[Path] = (),
+    home: Home | None = None,
 ) -> list[Path]:
     """Write the report of a result folder in each of ``formats``; returns the paths.
 
@@ -51,7 +61,7 @@ def render_report(
     file than ``report.html``, ``report.md`` or ``report.pdf``; then ``formats`` has one entry.
     ``beside`` are files of other tools whose timings get a section of their own, ``claims`` files
     of claims that are tested beside the usual ones, ``evidence`` folders of other runs of this host
-    whose chapters come into it.
+    whose chapters come into it. ``home`` is where a page on a site leads back to.
     """
     tested = read_claims(claims)
     brought = [read_foreign(path) for path in dict.fromkeys(beside)]
@@ -64,16 +74,18 @@ def render_report(
         foreign = list_foreign(fitted.page, drawings)
         write_figures(results, {**drawings, "elsewhere": foreign})
         return [
-            _write(fitted.page, wanted, out or folder / f"report.{wanted}", print_page)
+            _write(fitted.page, wanted, out or folder / f"report.{wanted}", print_page, home)
             for wanted in formats
         ]
 
 
-def _write(page: Page, wanted: str, path: Path, print_page: Printer | None) -> Path:
+def _write(
+    page: Page, wanted: str, path: Path, print_page: Printer | None, home: Home | None
+) -> Path:
     if wanted == "pdf":
         _print_pdf(page, path, print_page)
     else:
-        text = render_html(page) if wanted == "html" else render_markdown(page)
+        text = render_html(page, home) if wanted == "html" else render_markdown(page)
         write_atomically(path, text.encode("utf-8", "replace"))
     return path
 
@@ -108,11 +120,12 @@ def _print_pdf(page: Page, path: Path, print_page: Printer | None) -> None:
         source.unlink()
 
 
-def render_html(page: Page) -> str:
-    """The page as one self-contained HTML file."""
+def render_html(page: Page, home: Home | None = None) -> str:
+    """The page as one self-contained HTML file; on a site, with the way back to ``home``."""
     script = _read_script()
     template = _load_templates().get_template("report.html.j2")
-    return template.render(page=page, script=Markup(script), policy=build_policy(script))
+    policy = build_policy(script)
+    return template.render(page=page, script=Markup(script), policy=policy, home=home)
 
 
 def build_policy(script: str) -> str:

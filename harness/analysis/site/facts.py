@@ -12,6 +12,7 @@ from harness.analysis.compare_sides import load_side
 from harness.analysis.compare_traits import Traits
 from harness.analysis.method import build_summary_line
 from harness.analysis.results import Figure, Results, get_mapping, load_results
+from harness.analysis.site.sources import find_kind
 from harness.analysis.wording import describe_accelerators, describe_platform
 from harness.errors import InputError
 from harness.marks import LABELS
@@ -38,9 +39,10 @@ class Point:
 class Facts:
     """A run on the index.
 
-    ``headline`` is what its answer opens with. ``traits`` is what a comparison holds against
-    another run's; where there is none, ``unfit`` says why. ``marks`` are disturbances with the
-    number of measured trials that carry them, ``notes`` sentences that must not be overlooked,
+    ``kind`` is what it measured, ``headline`` what its answer opens with. ``traits`` is what a
+    comparison holds against another run's; where there is none, ``unfit`` says why. ``marks`` are
+    disturbances with the number of measured trials that carry them, ``notes`` sentences that must
+    not be overlooked,
     ``cases`` the measured platforms with their workloads.
     """
 
@@ -61,6 +63,7 @@ class Facts:
     points: tuple[Point, ...]
     traits: tuple[tuple[str, str, object], ...]
     unfit: str = ""
+    kind: str = "starts"
 
     @property
     def date(self) -> str:
@@ -101,13 +104,20 @@ def build_facts(folder: Path, name: str) -> Facts:
         points=_list_points(results),
         traits=traits,
         unfit=unfit,
+        kind=find_kind(results.manifest),
     )
 
 
 def _say_first(results: Results) -> str:
-    """The headline; where it cannot be said, what the answer opens with, such as the reason."""
-    said = [each.sentences[0] for each in build_answer(results) if not each.warning]
-    return build_headline(results) or next(iter(said), "")
+    """The headline; where it cannot be said, what the answer opens with, such as the reason.
+
+    Of isolation all sentences: who shares the host's kernel means little without who does not.
+    """
+    if headline := build_headline(results):
+        return headline
+    said = [each.sentences for each in build_answer(results) if not each.warning]
+    count = None if find_kind(results.manifest) == "isolation" else 1
+    return " ".join(said[0][:count]) if said else ""
 
 
 def _read_side(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str, object], ...], str]:

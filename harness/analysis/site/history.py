@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ def _build_chapter(name: str, runs: Sequence[Facts], workload: str, metric: str)
     colours = assign_colours([label.partition(", ")[0] for label in labels])
     tracks = [_build_track(label, points, colours) for label in labels]
     title = SHOWN[metric].format(workload)
-    drawing = draw_history(name, title, [each.date for each in runs], tracks)
+    drawing = draw_history(name, title, list_dates(runs), tracks)
     if drawing is None:
         return None
     rows = [
@@ -91,6 +92,12 @@ def _build_chapter(name: str, runs: Sequence[Facts], workload: str, metric: str)
         for run, found in reversed(list(zip(runs, points, strict=True)))
     ]
     return Chapter(drawing, Table(title, ("run", *map(_quote_label, labels)), tuple(rows)))
+
+
+def list_dates(runs: Sequence[Facts]) -> list[str]:
+    """The date of each run; with the time of day where a day has several."""
+    days = Counter(each.date for each in runs)
+    return [each.moment if days[each.date] > 1 else each.date for each in runs]
 
 
 def _is_of(point: Point, workload: str, metric: str) -> bool:

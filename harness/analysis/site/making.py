@@ -11,22 +11,24 @@ from harness.analysis.compare_result import Report, Terms
 from harness.analysis.compare_sides import Side, load_side
 from harness.analysis.compare_text import build_document, build_rows, list_lines
 from harness.analysis.report import render_report
-from harness.analysis.report.render import render_template
+from harness.analysis.report.render import Home, render_template
 from harness.analysis.site.facts import FACTS, Facts, build_facts, format_facts
 from harness.analysis.site.pairs import Pair
 from harness.analysis.site.sources import STORED, Source, shorten_reason
 from harness.analysis.wording import describe_accelerator
 from harness.errors import HarnessError
 
+_REGRESSION = "regression: "
 SAMPLES_CSV = "samples.csv"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run to lay out, and the folder it goes to."""
+    """A run to lay out, the folder it goes to, and runs whose chapters come into its report."""
 
     source: Source
     folder: Path
+    evidence: tuple[Source, ...] = ()
 
 
 def make_run(task: Task) -> str:
@@ -39,7 +41,8 @@ def make_run(task: Task) -> str:
         for name in STORED:
             if (task.source.folder / name).is_file():
                 shutil.copyfile(task.source.folder / name, task.folder / name)
-        render_report(task.folder)
+        others = [each.folder for each in task.evidence]
+        render_report(task.folder, evidence=others, home=Home("../../", task.source.name))
         load_samples(task.folder).to_csv(task.folder / SAMPLES_CSV, index=False)
         facts = build_facts(task.folder, task.source.name)
         (task.folder / FACTS).write_bytes(format_facts(facts))
@@ -68,9 +71,12 @@ def make_comparison(pair: Pair, runs: Path, stem: Path) -> None:
         lines = [line.replace(f"{runs}/", "") for line in list_lines(report)]
         found = {**build_document(report), "conclusion": lines[-1]}
         rows = _label_rows(report, pair)
+    worse = [line for line in lines[:-1] if line.startswith(_REGRESSION)]
     page = render_template(
-        "site/pair.html.j2", pair=pair, verdict=found["verdict"], lines=lines, rows=rows, up="../"
-    )
+        "site/pair.html.j2", pair=pair, verdict=found["verdict"], said=lines[-1], rows=rows,
+        worse=[line.removeprefix(_REGRESSION) for line in worse],
+        notes=[line for line in lines[:-1] if line not in worse], up="../",
+    )  # fmt: skip
     stem.with_name(f"{stem.name}.html").write_text(page)
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     stem.with_name(f"{stem.name}.json").write_bytes(text.encode("utf-8", "replace"))
@@ -82,11 +88,12 @@ def _load(label: str, runs: Path, run: Facts) -> Side:
 
 
 def _label_rows(report: Report, pair: Pair) -> list[tuple[str, ...]]:
-    """The table of `compare`, in which an emulated machine says so."""
+    """The table of `compare`, what got worse first, in which an emulated machine says so."""
     traits = pair.new.build_traits()
     head, *rows = build_rows(report)
     labelled = []
-    for each, row in zip(report.comparisons, rows, strict=True):
+    both = list(zip(report.comparisons, rows, strict=True))
+    for each, row in sorted(both, key=lambda pair: not pair[0].regression):
         accelerator = describe_accelerator(str(traits.get(("accelerator", each.platform), "")))
         name = ", ".join(word for word in (row[0], accelerator) if word)
         labelled.append((name, *row[1:]))

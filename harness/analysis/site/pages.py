@@ -13,7 +13,7 @@ from harness.analysis.site.facts import Facts
 from harness.analysis.site.history import build_history, format_headlines
 from harness.analysis.site.own_history import OwnHistory, OwnSeries
 from harness.analysis.site.pairs import MOST, Pair, find_dimensions
-from harness.analysis.site.sources import LeftOut
+from harness.analysis.site.sources import KINDS, LeftOut
 from harness.analysis.wording import format_number
 from harness.store.names import write_atomically
 from harness.units import format_value
@@ -37,10 +37,14 @@ def write_pages(
     lines = build_history(runs)
     script = read_script()
     content: dict[str, dict[str, object]] = {
-        "index.html": {"runs": newest, "left_out": left_out, "names": list_names(runs)},
+        "index.html": {
+            "runs": newest, "left_out": left_out, "names": list_names(runs),
+            "said": say_kinds(runs),
+        },
         "compare.html": {
             "runs": newest, "pairs": pairs, "few": len(runs) <= MOST, "most": MOST,
             "conclusions": read_conclusions(stage, pairs), "dimensions": find_dimensions,
+            "chosen": choose_pair(pairs),
         },
         "history.html": {"lines": lines},
         "harness.html": {"own": own, "say": format_own, "ratio": format_number},
@@ -53,6 +57,28 @@ def write_pages(
         (stage / "history" / f"{chapter.drawing.name}.png").write_bytes(chapter.drawing.png)
         (stage / "history" / f"{chapter.drawing.name}.svg").write_bytes(chapter.drawing.svg)
     write_atomically(stage / HEADLINES_CSV, format_headlines(runs))
+
+
+_KINDS = {
+    "starts": "of the same workloads both ways",
+    "isolation": "of what isolates the platforms",
+    "rebuilds": "of changed images",
+}
+
+
+def say_kinds(runs: Sequence[Facts]) -> str:
+    """What the runs measured: `` of the same workloads both ways``, or how many of each kind."""
+    counts = {kind: sum(each.kind == kind for each in runs) for kind in KINDS}
+    known = [kind for kind, count in counts.items() if count]
+    if len(known) == 1:
+        return f" {_KINDS[known[0]]}"
+    return f": {', '.join(f'{counts[kind]} {_KINDS[kind]}' for kind in known)}"
+
+
+def choose_pair(pairs: Sequence[Pair]) -> tuple[str, str]:
+    """The names of the two runs that the page opens with: the newest that can be compared."""
+    best = next(iter([*(each for each in pairs if not each.refusal), *pairs]), None)
+    return (best.base.name, best.new.name) if best else ("", "")
 
 
 def list_names(runs: Sequence[Facts]) -> dict[str, list[str]]:

@@ -23,6 +23,11 @@ class Pair:
     def name(self) -> str:
         return f"{self.base.name}--{self.new.name}"
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the two are of other kinds, which nothing can make comparable."""
+        return self.base.kind != self.new.kind
+
 
 def sort_runs(runs: Sequence[Facts]) -> tuple[Facts, ...]:
     """From the oldest to the newest."""
@@ -70,6 +75,8 @@ def find_refusal(base: Facts, new: Facts) -> str:
     for run in (base, new):
         if run.unfit:
             return f"run {run.run_id}: {run.unfit}"
+    if base.kind != new.kind:
+        return f"another kind of run: {base.kind} in BASE and {new.kind} in NEW"
     differences = find_differences(base.build_traits(), new.build_traits())
     if differences:
         return "; ".join(str(_plain(each)) for each in differences)
@@ -85,6 +92,8 @@ def _plain(each: Difference) -> Difference:
 
 
 def find_dimensions(pair: Pair) -> tuple[str, ...]:
-    """The names of the dimensions that differ, for `compare --allow`."""
+    """The names of the dimensions that differ, for `compare --allow`; none of other kinds."""
+    if pair.is_mixed:
+        return ()
     differences = find_differences(pair.base.build_traits(), pair.new.build_traits())
     return tuple(dict.fromkeys(each.dimension for each in differences))

@@ -17,7 +17,7 @@ from harness.analysis.site.place import (
     take_over,
     write_record,
 )
-from harness.analysis.site.sources import LeftOut, Source, digest_words, find_sources
+from harness.analysis.site.sources import LeftOut, Source, digest_words, find_evidence, find_sources
 from harness.errors import InputError
 
 Work = Callable[[Callable[[Task], str], Sequence[Task]], Iterable[str]]
@@ -61,6 +61,13 @@ def publish_site(
     return Published(out / "index.html", builder.made, builder.kept, left_out)
 
 
+def _digest_all(source: Source, evidence: Sequence[Source]) -> str:
+    """What a run's folder is made of: its own files, and those of its evidence."""
+    if not evidence:
+        return source.digest
+    return digest_words([source.digest, *(each.digest for each in evidence)])
+
+
 class _Builder:
     """The costly parts of a site, made anew or taken over from the old one."""
 
@@ -70,17 +77,32 @@ class _Builder:
         self.made = self.kept = 0
 
     def lay_out(self, sources: Sequence[Source], work: Work) -> list[LeftOut]:
-        """Every run's folder; returns the runs of which none could be made."""
-        fresh = [each for each in sources if not self._keep(f"runs/{each.name}", each.digest)]
-        tasks = [Task(each, self.stage / "runs" / each.name) for each in fresh]
-        reasons = list(work(make_run, tasks))
-        self.kept = len(sources) - len(fresh)
-        self.made = reasons.count("")
+        """Every run's folder; returns the runs of which none could be made.
+
+        Runs of starts come last: the chapters of others that could be made come into them.
+        """
+        alone = [each for each in sources if each.kind != "starts"]
+        failed = self._lay_out([(each, ()) for each in alone], work) if alone else []
+        sound = [each for each in alone if f"runs/{each.name}" in self.parts]
+        rest = [each for each in sources if each.kind == "starts"]
+        return failed + self._lay_out([(each, find_evidence(each, sound)) for each in rest], work)
+
+    def _lay_out(
+        self, runs: Sequence[tuple[Source, tuple[Source, ...]]], work: Work
+    ) -> list[LeftOut]:
+        fresh = [
+            Task(source, self.stage / "runs" / source.name, evidence)
+            for source, evidence in runs
+            if not self._keep(f"runs/{source.name}", _digest_all(source, evidence))
+        ]
+        reasons = list(work(make_run, fresh))
+        self.kept += len(runs) - len(fresh)
+        self.made += reasons.count("")
         failed = []
-        for source, reason in zip(fresh, reasons, strict=True):
+        for task, reason in zip(fresh, reasons, strict=True):
             if reason:
-                del self.parts[f"runs/{source.name}"]
-                failed.append(LeftOut(source.folder.name, reason))
+                del self.parts[f"runs/{task.source.name}"]
+                failed.append(LeftOut(task.source.folder.name, reason))
         return failed
 
     def read_runs(self, sources: Sequence[Source]) -> tuple[Facts, ...]:

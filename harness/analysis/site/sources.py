@@ -6,15 +6,22 @@ site from whatever folders and in whatever order.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import harness
+from harness.analysis.compare_traits import Traits, build_host_traits, find_differences
+from harness.analysis.results import get_list, get_mapping
 from harness.errors import InputError
 from harness.store import is_being_written, read_manifest, safe_name
 from harness.store.names import JOURNAL, MANIFEST, SAMPLES
+
+KINDS = ("starts", "isolation", "rebuilds")
+"""What runs measure: instances from start to teardown, what isolates them, images made anew."""
 
 STORED = (MANIFEST, JOURNAL, SAMPLES)
 """What a report is made of, and so what a run is known by."""
@@ -22,12 +29,18 @@ STORED = (MANIFEST, JOURNAL, SAMPLES)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A run to publish: its folder, its id, a name for its pages and the digest of its files."""
+    """A run to publish: its folder, its id, a name for its pages and the digest of its files.
+
+    ``kind`` is what it measured, ``host`` what tells its host from others.
+    """
 
     folder: Path
     run_id: str
     name: str
     digest: str
+    kind: str
+    created_at: str
+    host: Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +98,43 @@ def _read_source(folder: Path) -> Source | LeftOut:
         return LeftOut(folder.name, f"it is no result folder: it has no {MANIFEST}")
     if is_being_written(folder / JOURNAL):
         return LeftOut(folder.name, "its run is still going on", fault=False)
-    run_id = str(read_manifest(folder)["run_id"])
-    return Source(folder, run_id, safe_name(run_id), digest_files(_list_stored(folder)))
+    manifest = read_manifest(folder)
+    run_id = str(manifest["run_id"])
+    return Source(
+        folder, run_id, safe_name(run_id), digest_files(_list_stored(folder)),
+        find_kind(manifest), str(manifest.get("created_at") or ""), build_host_traits(manifest),
+    )  # fmt: skip
+
+
+def find_kind(manifest: Mapping[str, object]) -> str:
+    """What a run measured, by the command that made it: one of `KINDS`."""
+    if "isolation" in manifest:
+        return "isolation"
+    workloads = get_list(get_mapping(manifest, "plan"), "workloads")
+    return "rebuilds" if workloads == ["rebuild"] else "starts"  # a plan has their definitions
+
+
+def find_evidence(source: Source, sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Runs of the same host whose chapters belong into a report of starts: of each other kind the
+    one that is nearest in time."""
+    if source.kind != "starts":
+        return ()
+    found = []
+    for kind in KINDS[1:]:
+        others = [each for each in sources if each.kind == kind]
+        near = [each for each in others if not find_differences(source.host, each.host)]
+        near.sort(key=lambda each: (_find_distance(source, each), each.run_id))
+        found += near[:1]
+    return tuple(found)
+
+
+def _find_distance(one: Source, other: Source) -> float:
+    """Seconds between two runs; without their times, infinitely many."""
+    try:
+        ours, theirs = (datetime.fromisoformat(each.created_at) for each in (one, other))
+        return abs((ours - theirs).total_seconds())
+    except (TypeError, ValueError):
+        return math.inf
 
 
 def _list_stored(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -52,8 +52,19 @@ if (search) {
   search.addEventListener("reset", () => setTimeout(searchRuns));
   searchRuns();
 }
+// A report leads here with its run's name: that run is chosen, beside one it can be held against.
+function pickNamed(name) {
+  const rows = [...document.querySelectorAll(".pairs tr[data-pair]")];
+  const own = rows.filter((row) => row.dataset.pair.split("--").includes(name));
+  const row = own.find((each) => !("refused" in each.dataset)) || own[0];
+  row?.dataset.pair.split("--").forEach((run, place) => {
+    pick.elements.namedItem(`${place + 1}`).value = run;
+  });
+}
+
 if (pick) {
   pick.hidden = false;
+  pickNamed(decodeURIComponent(location.hash.slice(1)));
   pick.addEventListener("input", showPicked);
   pick.addEventListener("submit", (event) => event.preventDefault());
   showPicked();
