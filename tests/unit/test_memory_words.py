@@ -8,12 +8,21 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.answer import Statement, build_answer, build_verdicts
-from harness.analysis.memory import find_memory_workload, has_ended, say_ended
+from harness.analysis.memory import find_memory_workload, has_ended, say_ended, say_shared
 from harness.analysis.report import render_report
 from harness.analysis.report.terminal import format_glance
 from harness.analysis.results import Results, load_results
 from harness.analysis.tables import Table, build_glance
-from tests.unit.synthetic import Synthetic, write_run, write_with_readiness
+from harness.analysis.wording import format_figure
+from harness.store import Store, write_samples
+from tests.unit.synthetic import (
+    Synthetic,
+    build_manifest,
+    build_outcomes,
+    build_series,
+    write_run,
+    write_with_readiness,
+)
 
 BOTH = Synthetic(("process", "namespace", "crun", "vm-direct", "vm-direct/tuned"), (),
                  ("noop", "httpd"), blocks=6)  # fmt: skip
@@ -132,3 +141,25 @@ def test_what_is_ready_sooner_is_named(both: Results) -> None:
     said = find_said(both, "Startup")
     assert re.search(r"As a `crun` container it is ready after [^:]+: `namespace` is ready", said)
     assert "the container is ready" not in said and "in the container" not in said
+
+
+def test_a_single_instance_is_said_to_overstate_what_one_more_takes(tmp_path: Path) -> None:
+    """Only where both are surely known: by PSS and by a slope of the host's memory."""
+    plan = replace(ENDED, blocks=6)
+    steps = [
+        replace(each, platform="crun", kind="container", accelerator="none")
+        for each in build_series(100_000, 25)
+    ]
+    with Store.create(tmp_path / "r", build_manifest(plan)) as store:
+        store.append(*build_outcomes(plan), *steps)
+    write_samples(tmp_path / "r")
+    results = load_results(tmp_path / "r")
+    one, more = (results.find("crun", "noop", f"memory.{name}") for name in ("pss", "marginal"))
+    assert one and more and more.high < one.low
+    said = say_shared(results)
+    assert "overstates what one more takes" in said
+    assert f"{format_figure(one)} alone and {format_figure(more)} for one more" in said
+    with Store.create(tmp_path / "s", build_manifest(plan)) as store:
+        store.append(*build_outcomes(plan))
+    write_samples(tmp_path / "s")
+    assert say_shared(load_results(tmp_path / "s")) == ""

@@ -12,7 +12,6 @@ from harness.analysis.memory import say_shared
 from harness.analysis.plots.moves import draw_moves
 from harness.analysis.report.render import escape_markdown
 from harness.analysis.results import Results, load_results
-from harness.analysis.wording import format_figure
 
 RESULTS = Path(__file__).parents[2] / "results"
 FOLDER = RESULTS / "reference"
@@ -32,13 +31,6 @@ def test_its_machines_are_labelled_on_top(results: Results) -> None:
     top = (FOLDER / "report.md").read_text().partition("## ")[0]
     assert "emulated (TCG)" in top
     assert all(results.is_emulated(name) for name, kind in results.kinds.items() if kind == "vm")
-
-
-def test_a_single_instance_is_said_to_overstate_what_one_more_takes(results: Results) -> None:
-    said = say_shared(results)
-    assert "overstates what one more takes" in said
-    one, more = (results.find("podman", "noop", f"memory.{name}") for name in ("pss", "marginal"))
-    assert f"{format_figure(one)} alone and {format_figure(more)} for one more" in said
 
 
 def test_its_pages_words_are_those_of_its_claims(results: Results) -> None:
