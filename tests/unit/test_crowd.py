@@ -109,7 +109,7 @@ def test_a_series_whose_first_start_failed_is_no_trial_and_has_a_row(tmp_path: P
     assert table is not None
     (row,) = table.rows
     assert (row.cells[1].text, row.cells[1].note) == ("0", error)
-    assert draw_crowd(results) is None
+    assert draw_crowd(results) == []
 
 
 def test_a_series_for_which_the_host_has_no_room_has_a_row(tmp_path: Path) -> None:
