@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.drivers.base import Driver, Instance
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TrialError
 from harness.ground import limit_instance_writing, made_folder, made_groups
 from harness.images.model import Image
+from harness.isolation.kernel_log import start_log
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import ScheduledTrial
 from harness.probes import disk, ksm, memory, noise, steady
+from harness.probes.endings import Evidence, explain_end, read_printed
 from harness.runner import (
     Bench,
     build_outcome,
@@ -236,7 +238,13 @@ def _start_one(step: ScheduledTrial, bench: Bench, running: contextlib.ExitStack
     running.enter_context(made_folder(spec, driver))
     spec = running.enter_context(made_groups(spec, bench.tree))
     limit_instance_writing(spec, driver, bench.scratch)
-    instance = running.enter_context(driver.start_instance(spec))
-    instance.wait_ready()
+    with start_log() as log:
+        instance = None
+        try:
+            instance = running.enter_context(driver.start_instance(spec))
+            instance.wait_ready()
+        except TrialError as error:
+            seen = Evidence(read_printed(instance), log.read_about(spec.name))
+            raise explain_end(error, spec, driver.kind, seen).error from error
     limit_instance_writing(spec, driver, bench.scratch)
     return instance

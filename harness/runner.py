@@ -44,7 +44,7 @@ from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
 from harness.probes.efficiency import WorkMeter
-from harness.probes.endings import Evidence, explain_end
+from harness.probes.endings import Evidence, explain_end, read_printed
 from harness.room import require_room
 from harness.starter import read_clock
 from harness.variants import parse_variant
@@ -276,8 +276,7 @@ class _Trial:
                 self._read_instance(instance, account, available, meter)
             except TrialError as error:
                 words = log.read_about(self.spec.name)
-                printed = instance.channel.output.decode(errors="replace")
-                evidence = Evidence(printed, words, late=meter.is_late())
+                evidence = Evidence(read_printed(instance), words, late=meter.is_late())
                 raise self._explain(error, evidence) from error
             self._note_evidence(instance)
             seen = instance.files() is not None and not find_backing(self.spec.folder).exists()

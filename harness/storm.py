@@ -35,10 +35,11 @@ from harness.ground import (
     note_refused,
     set_cache,
 )
+from harness.isolation.kernel_log import start_log
 from harness.model import Measurement, Outcome, base_platform
 from harness.plan import Plan, ScheduledTrial, runs_on
 from harness.probes import noise
-from harness.probes.endings import explain_end
+from harness.probes.endings import Evidence, explain_end, read_printed
 from harness.room import find_room
 from harness.runner import (
     Bench,
@@ -298,13 +299,14 @@ class _Crowd:
         and that can be in one place only. Its memory and CPUs are limited by what they are.
         """
         tree = None if self.driver.kind == "vm" else self.bench.tree
-        with made_groups(start.spec, tree) as start.spec:
+        with start_log() as log, made_groups(start.spec, tree) as start.spec:
             limit_instance_writing(start.spec, self.driver, self.bench.scratch)
             spec = replace(start.spec, gate=lambda: self._wait_turn(start))
             try:
                 self._keep_running(start, spec)
             except TrialError as error:  # its groups still tell what ended it
-                raise explain_end(error, spec, self.driver.kind).error from error
+                seen = Evidence(read_printed(start.instance), log.read_about(spec.name))
+                raise explain_end(error, spec, self.driver.kind, seen).error from error
 
     def _keep_running(self, start: _Start, spec: InstanceSpec) -> None:
         with self.driver.start_instance(spec) as instance:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import cgroup
 from harness.conditions import find_backing
-from harness.drivers.base import UPPER, InstanceSpec
+from harness.drivers.base import UPPER, Instance, InstanceSpec
 from harness.errors import TrialError
 from harness.isolation.groups import count_refused_forks
 from harness.isolation.kernel_log import FORK, KILL
@@ -53,6 +53,11 @@ class Ending:
 
     error: TrialError
     by: str = ""
+
+
+def read_printed(instance: Instance | None) -> str:
+    """What the workload has printed so far, of an instance that came as far."""
+    return "" if instance is None else instance.channel.output.decode(errors="replace")
 
 
 def explain_end(

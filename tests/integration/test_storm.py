@@ -33,6 +33,7 @@ aa = []
 
 # The first trial is that of the block; an instance is called by the number of its trial.
 FRAIL = "case $(hostname) in *-3|*-7) exit 3;; esac"
+GREEDY = "case $(hostname) in *-0) exit 0;; esac; tail /dev/zero"
 ENDLESS = "case $(hostname) in *-0) exit 0;; esac; sleep 300"
 
 
@@ -121,6 +122,15 @@ def test_a_start_that_fails_is_an_outcome_and_the_others_go_on(tmp_path: Path) -
     }
     assert all(each["measurements"] == [] for each in failed)
     assert sum("storm.rate" in read_rows(each) for each in starts) == 0
+
+
+def test_a_start_that_its_memory_limit_ends_says_so(tmp_path: Path) -> None:
+    """A sandbox takes its groups, and their counts, with it; the kernel's log still has them."""
+    more = 'platforms = ["gvisor"]\nmemory = "128MiB"\nstorm = 2\nstorm_repeats = 1\n'
+    starts = run_storms(tmp_path, more, GREEDY)
+    said = "gvisor in a storm of 2: the workload was killed by its memory limit of 128MiB: "
+    assert [str(each["error"]).partition("runsc")[0] for each in starts] == [said] * 2
+    assert {each["hint"] for each in starts} == {"raise the plan's `memory`"}
 
 
 WRITER = (
