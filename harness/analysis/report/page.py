@@ -249,6 +249,14 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         _add_moves(each, results, drawn) if each.anchor == "portability" else each
         for each in sections
     )
+    found = _build_further(results, drawings)
+    if rebuild.is_alone(results) or is_isolation_alone(results):
+        return tuple(found)
+    return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
+
+
+def _build_further(results: Results, drawings: dict[str, list[Drawing]]) -> list[Section]:
+    """The chapters that only some runs have, in the order of the page."""
     further = [
         _build_extra("bases", "Base images", _BASES, (), bases.build_bases(results)),
         _build_extra(
@@ -283,10 +291,7 @@ def _build_sections(results: Results, drawings: dict[str, list[Drawing]]) -> tup
         _build_compared(drawings.get("ratios", ())),
         _build_walls(results, drawings.get("isolation", ())),
     ]
-    found = [each for each in further if each is not None]
-    if rebuild.is_alone(results) or is_isolation_alone(results):
-        return tuple(found)
-    return (sections[0], *([ladders] if ladders else []), *sections[1:-1], *found, sections[-1])
+    return [each for each in further if each is not None]
 
 
 _DENSITY = "Instances started one after another, all of them kept running."
