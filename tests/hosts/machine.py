@@ -212,7 +212,7 @@ def run_job(
     """Switch the machine on, run ``script`` as root in it, and wait until it is off.
 
     ``folder`` is new; what the script leaves in /job is there afterwards, and beside it the
-    machine's console as ``.serial``.
+    machine's console (``.serial``) and QEMU's words (``.qemu``).
     """
     folder.mkdir(parents=True)
     copy_project(folder / "project", source)
@@ -243,8 +243,11 @@ def _read(folder: Path, seconds: float) -> Done:
 
 
 @contextlib.contextmanager
-def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0)
+def _started(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0
+        )
     try:
         yield process
     finally:
