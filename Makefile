@@ -3,12 +3,14 @@
 
 PYTHON_ENV := .venv/bin/python
 RUN :=
+HOSTS :=
 
-.PHONY: help run test lint setup setup-test asv site
+.PHONY: help run test hosts lint setup setup-test asv site
 
 help:
 	@echo "make run    measure this host with the defaults (RUN='--quick' adds options)"
 	@echo "make test   lint, types and the whole test suite"
+	@echo "make hosts  the project on hosts it has never seen, from Debian's packages (root, two hours)"
 	@echo "make asv    the benchmarks of the harness itself"
 	@echo "make site   a static site of the runs in results/, with the history that make asv made"
 
@@ -19,6 +21,11 @@ run: setup
 test: setup-test lint
 	$(PYTHON_ENV) -m pytest tests/unit --numprocesses 2 --dist loadfile
 	$(PYTHON_ENV) -m pytest tests/integration
+	$(PYTHON_ENV) -m pytest tests/hosts
+
+# HOSTS chooses some: bare, machine, bookworm, trixie.
+hosts: setup-test
+	$(PYTHON_ENV) -m tests.hosts $(HOSTS) --write
 
 lint: setup-test
 	$(PYTHON_ENV) -m ruff check harness tests benches

@@ -221,11 +221,9 @@ def run_job(
     create = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b")
     run_command([*create, machine.folder / _DISK, disk], timeout=60)
     begun = time.monotonic()
+    running = _started(build_qemu(machine, folder), Path(f"{folder}.qemu"))
     try:
-        with (
-            _started(build_qemu(machine, folder)) as process,
-            contextlib.suppress(subprocess.TimeoutExpired),
-        ):
+        with running as process, contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout)
     finally:
         disk.unlink()

@@ -1,0 +1,74 @@
+"""`make hosts`: the project on hosts that it has never seen, and the table of what they showed.
+
+    python -m tests.hosts [bare] [machine] [bookworm] [trixie] [--write]
+
+Words choose some of the hosts; without any, all of them are visited. ``--write`` puts the table
+into docs/hosts.md. Ends with 1 where a platform or a command failed.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError
+from tests.hosts import commands, jobs
+from tests.hosts.bare import start_visit
+from tests.hosts.findings import Check, Finding, Result, format_table
+from tests.hosts.roots import RELEASES, Release
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "hosts.md"
+MARK = "<!-- what follows is written by `make hosts` -->"
+
+
+def visit_bare(release: Release) -> Iterator[Result]:
+    """The README's commands on a root with nothing but make."""
+    with start_visit(release) as visit:
+        yield from commands.try_first(visit)
+        yield from commands.try_asv(visit)
+        yield from commands.try_documented(visit)
+        yield from commands.try_site(visit)
+
+
+def visit_machine(release: Release) -> Iterator[Result]:
+    """A host with systemd, as root and as two ordinary users."""
+    for job in jobs.JOBS:
+        yield from job.run(release)
+
+
+FORMS: dict[str, Callable[[Release], Iterator[Result]]] = {
+    "bare": visit_bare,
+    "machine": visit_machine,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Visit the hosts that were chosen; the exit code."""
+    chosen = [name for name in FORMS if name in words] or list(FORMS)
+    suites = [each.suite for each in RELEASES if each.suite in words]
+    releases = [each for each in RELEASES if not suites or each.suite in suites]
+    results: list[Result] = []
+    for release in releases:
+        for form in chosen:
+            results += _follow(FORMS[form](release), f"{release.name}, {form}")
+    findings = format_table(each for each in results if isinstance(each, Finding))
+    checks = format_table(each for each in results if isinstance(each, Check))
+    text = f"## Platforms\n\n{findings}\n## Commands and promises\n\n{checks}"
+    print(text)
+    if "--write" in words:
+        head, mark, _ = PAGE.read_text().partition(MARK)
+        PAGE.write_text(f"{head}{mark}\n\n{text}")
+    return 1 if any(each.verdict == "failed" for each in results) else 0
+
+
+def _follow(found: Iterator[Result], host: str) -> Iterator[Result]:
+    """Hand on what is found, and say it; a host that cannot be made is a failure."""
+    try:
+        for each in found:
+            print(f"hosts: {each.host}: {each.what}: {each.words} {each.reason}", file=sys.stderr)
+            yield each
+    except HarnessError as error:
+        yield Check(host, "the host itself", "failed", str(error))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

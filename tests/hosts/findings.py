@@ -1,0 +1,105 @@
+"""What a platform did on a host: it ran, was left out and why, or failed; and the table of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.model import NO_ACCELERATOR, Outcome, base_platform
+from harness.store import read_journal, read_manifest
+
+Verdict = Literal["ran", "left out", "failed"]
+
+_WORDS = {"kvm": "KVM", "tcg": "emulated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One platform on one host. ``how`` is what its guests ran on; ``reason`` why it did not."""
+
+    host: str
+    platform: str
+    verdict: Verdict
+    how: str = ""
+    reason: str = ""
+
+    @property
+    def what(self) -> str:
+        return self.platform
+
+    @property
+    def words(self) -> str:
+        """As it stands in the table, without its reason."""
+        return f"{self.verdict}, {self.how}" if self.how else self.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A command, or another promise, on one host. ``reason`` is why it failed or was not tried."""
+
+    host: str
+    what: str
+    verdict: Verdict
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.verdict
+
+
+Result = Finding | Check
+
+
+def read_findings(host: str, folder: Path) -> list[Finding]:
+    """What became of every platform of the run in ``folder``, in the order of its plan.
+
+    A platform that is left out with some workloads only counts by what it ran.
+    """
+    manifest = read_manifest(folder)
+    plan, lines = manifest["plan"], manifest["left_out"]
+    assert isinstance(plan, Mapping) and isinstance(lines, Sequence)
+    reasons = dict(str(line).split(": ", 1) for line in lines)
+    outcomes = read_journal(folder / "journal.jsonl")
+    return [
+        _judge(host, name, [each for each in outcomes if _is_of(each, name)], reasons.get(name))
+        for name in plan["platforms"]
+    ]
+
+
+def _is_of(outcome: Outcome, platform: str) -> bool:
+    return base_platform(outcome.platform) == platform
+
+
+def _judge(host: str, name: str, outcomes: Sequence[Outcome], reason: str | None) -> Finding:
+    failed = [each for each in outcomes if each.status == "failed"]
+    if failed:
+        return Finding(host, name, "failed", reason=f"{failed[0].workload}: {failed[0].error}")
+    if outcomes:
+        accelerators = {each.accelerator for each in outcomes} - {NO_ACCELERATOR}
+        how = " and ".join(sorted(_WORDS.get(each, each) for each in accelerators))
+        return Finding(host, name, "ran", how)
+    return Finding(host, name, "left out", reason=reason or "no word of it")
+
+
+def format_table(results: Iterable[Result]) -> str:
+    """Markdown: a row for each platform or check, a column for each host, the reasons beneath."""
+    rows = list(results)
+    hosts = list(dict.fromkeys(each.host for each in rows))
+    things = list(dict.fromkeys(each.what for each in rows))
+    found = {(each.host, each.what): each for each in rows}
+    reasons = list(dict.fromkeys(each.reason for each in rows if each.reason))
+
+    def cell(host: str, thing: str) -> str:
+        each = found.get((host, thing))
+        if each is None:
+            return ""
+        return f"{each.words} ({reasons.index(each.reason) + 1})" if each.reason else each.words
+
+    lines = [
+        f"| | {' | '.join(hosts)} |",
+        f"| --- |{' --- |' * len(hosts)}",
+        *(f"| `{name}` | {' | '.join(cell(host, name) for host in hosts)} |" for name in things),
+        "",
+        *(f"{number}. {' '.join(reason.split())}" for number, reason in enumerate(reasons, 1)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"

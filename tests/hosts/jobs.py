@@ -1,0 +1,199 @@
+"""What is tried on a whole machine: jobs, each one boot, and what their results show.
+
+A job is a script made of runs of the harness. Every run leaves its result folder, words and exit
+code in /job, which are read here when the machine is off.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.images.workshop import remove_tree
+from harness.store import read_journal
+from tests.hosts.findings import Check, Result, read_findings
+from tests.hosts.machine import PROJECT, require_machine, run_job
+from tests.hosts.roots import Release, hosts_dir
+
+HARNESS = ".venv/bin/python -m harness"
+PREAMBLE = f"modprobe kvm_amd\ncd {PROJECT}\n"
+LIMIT_S = 5400.0
+
+_FURTHER = (
+    *("bubblewrap", "systemd-nspawn", "lxc", "podman+crun", "podman+gvisor", "docker+crun"),
+    *("vm-direct/tuned", "vm-disk", "vm-disk/uefi"),
+)
+"""Platforms that a run without any named does not have; each is a run of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How the harness is started in a machine: as whom, and in which control groups.
+
+    ``words`` is a shell command line with COMMAND in it; ``host`` what the table calls it.
+    """
+
+    host: str
+    words: str = "COMMAND"
+
+
+_AS_USER = "runuser -l {name} -c 'export XDG_RUNTIME_DIR=/run/user/$(id -u); cd {project}; {how}'"
+_DELEGATED = 'systemd-run --user --quiet --pipe --wait --same-dir -p Delegate=yes sh -c "COMMAND"'
+
+ROOT = Login("root")
+PLAIN = Login("user", _AS_USER.format(name="plain", project=PROJECT, how="COMMAND"))
+DELEGATED = Login(
+    "user in kvm, delegated groups",
+    _AS_USER.format(name="virtual", project=PROJECT, how=_DELEGATED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of the harness in a machine: its result is in /job/OUT, its words in /job/OUT.txt."""
+
+    out: str
+    plan: str
+    login: Login = ROOT
+    options: str = ""
+    host: str = ""
+
+    @property
+    def script(self) -> str:
+        """It writes where its user may, and root copies that to /job."""
+        command = f"{HARNESS} run /tmp/{self.out}.toml --out /tmp/{self.out} {self.options}"
+        return "\n".join(
+            [
+                f"cat >/tmp/{self.out}.toml <<'END'\n{self.plan}END",
+                f"chmod 644 /tmp/{self.out}.toml",
+                f"{self.login.words.replace('COMMAND', command)} >/job/{self.out}.txt 2>&1",
+                f"echo $? >/job/{self.out}.code",
+                f"cp -r /tmp/{self.out} /job/{self.out}",
+                "",
+            ]
+        )
+
+    def read(self, machine: str, folder: Path) -> list[Result]:
+        """What became of its platforms; its last words where it left no result."""
+        host = f"{machine}, {self.host or self.login.host}"
+        if (folder / self.out / "manifest.json").exists():
+            return [*read_findings(host, folder / self.out)]
+        return [Check(host, f"run {self.out}", "failed", read_last_line(folder, self.out))]
+
+
+def read_last_line(folder: Path, out: str) -> str:
+    """What a command of a job said last."""
+    path = folder / f"{out}.txt"
+    words = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return words[-1] if words else "it said nothing"
+
+
+def build_plan(
+    platforms: Sequence[str] = (), workloads: Sequence[str] = ("noop",), blocks: int = 1
+) -> str:
+    """A plan of some blocks and nothing else, as TOML; without platforms, the defaults that run."""
+    keys = {"platforms": list(platforms)} if platforms else {}
+    lines = [f"{key} = {json.dumps(each)}" for key, each in keys.items()]
+    lines += [f"workloads = {json.dumps(list(workloads))}", f"blocks = {blocks}"]
+    return "\n".join([*lines, "warmup = 0", "aa = []", "density = 0", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One boot of a machine: a script, and how what it left is read."""
+
+    script: str
+    read: Callable[[str, Path], Iterable[Result]]
+
+    def run(self, release: Release) -> Iterator[Result]:
+        """Run it in the release's machine; raises HarnessError where there is none."""
+        machine, name = require_machine(release), f"{release.name}, machine"
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=hosts_dir()))
+        try:
+            done = run_job(machine, PREAMBLE + self.script, folder / "job", timeout=LIMIT_S)
+            if done.code is None:
+                yield Check(name, "the machine", "failed", f"not off within {LIMIT_S:g} s")
+            yield from self.read(name, done.folder)
+        finally:
+            remove_tree(folder)
+
+
+def build_job(*runs: Run) -> Job:
+    """A job that is some runs, one after the other."""
+    return Job(
+        "".join(run.script for run in runs),
+        lambda machine, folder: [each for run in runs for each in run.read(machine, folder)],
+    )
+
+
+# ---- KVM that goes away ------------------------------------------------------------------------
+
+_GONE = "gone"
+_GOING = Run(_GONE, build_plan(("vm-direct",), blocks=12), options="--accelerator kvm")
+_TAKE_AWAY = f"""
+(
+    until [ "$(wc -l </tmp/{_GONE}/journal.jsonl)" -ge 3 ]; do sleep 1; done
+    until rmmod kvm_amd; do sleep 0.2; done
+) 2>/dev/null &
+{_GOING.script}
+"""
+
+
+def _read_gone(machine: str, folder: Path) -> list[Result]:
+    """The trials after KVM has gone have failed, and none was emulated."""
+    outcomes = read_journal(folder / _GONE / "journal.jsonl")
+    emulated = [each for each in outcomes if each.accelerator == "tcg"]
+    failed = [each for each in outcomes if each.status == "failed"]
+    reason = ""
+    if emulated:
+        reason = f"{len(emulated)} trials were emulated in silence"
+    elif not failed or len(failed) == len(outcomes):
+        reason = f"{len(failed)} of {len(outcomes)} trials failed"
+    what = "KVM that goes away in a run: failed trials, none emulated"
+    return [Check(f"{machine}, root", what, "failed" if reason else "ran", reason)]
+
+
+# ---- isolation ---------------------------------------------------------------------------------
+
+_ISOLATION = f"""
+{HARNESS} isolation --platform namespace --platform docker --platform podman \\
+    --platform vm-direct --json >/job/isolation.txt 2>/job/isolation.err
+echo $? >/job/isolation.code
+"""
+
+
+def _read_isolation(machine: str, folder: Path) -> list[Result]:
+    """No limit that was set is found broken."""
+    text = (folder / "isolation.txt").read_text(errors="replace")
+    broken = text.count("does not hold")
+    code = (folder / "isolation.code").read_text().strip()
+    reason = f"{broken} limits do not hold" if broken else ""
+    if code != "0":
+        reason = f"ended with {code}: {read_last_line(folder, 'isolation')}"
+    what = "isolation: every limit that is set holds"
+    return [Check(f"{machine}, root", what, "failed" if reason else "ran", reason)]
+
+
+JOBS = (
+    build_job(
+        Run("defaults", build_plan(workloads=("noop", "httpd"))),
+        *(Run(f"further{number}", build_plan((name,))) for number, name in enumerate(_FURTHER)),
+    ),
+    build_job(
+        Run("plain", build_plan(), PLAIN),
+        Run("delegated", build_plan(), DELEGATED),
+    ),
+    build_job(
+        Run(
+            "daemon",
+            build_plan(("vm-direct", "vm-microvm")),
+            options="--connection qemu:///system",
+            host="qemu:///system",
+        ),
+        Run("tcg", build_plan(("vm-direct",)), options="--accelerator tcg", host="asked for TCG"),
+    ),
+    Job(_ISOLATION, _read_isolation),
+    Job(_TAKE_AWAY, _read_gone),
+)
+"""All that is tried on a machine."""
