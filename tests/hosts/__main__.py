@@ -1,6 +1,6 @@
 """`make hosts`: the project on hosts that it has never seen, and the table of what they showed.
 
-    python -m tests.hosts [bare] [machine] [bookworm] [trixie] [--write]
+    python -m tests.hosts [odd] [bare] [machine] [bookworm] [trixie] [--write]
 
 Words choose some of the hosts; without any, all of them are visited. ``--write`` puts the table
 into docs/hosts.md. Ends with 1 where a platform or a command failed.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
-from tests.hosts import commands, jobs
+from tests.hosts import commands, jobs, odd
 from tests.hosts.bare import start_visit
 from tests.hosts.findings import Check, Finding, Result, format_table
 from tests.hosts.roots import RELEASES, Release
@@ -35,7 +35,14 @@ def visit_machine(release: Release) -> Iterator[Result]:
         yield from job.run(release)
 
 
+def visit_odd(release: Release) -> Iterator[Result]:
+    """This host with something odd about it; once, whatever the releases are."""
+    if release == RELEASES[0]:
+        yield from odd.try_all()
+
+
 FORMS: dict[str, Callable[[Release], Iterator[Result]]] = {
+    "odd": visit_odd,
     "bare": visit_bare,
     "machine": visit_machine,
 }

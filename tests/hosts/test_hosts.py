@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.images.model import GuestKernel, Image
 from harness.model import Outcome
 from harness.plan_keys import DEFAULT_PLATFORMS
 from harness.store import read_journal, read_manifest
@@ -12,6 +13,7 @@ from tests.hosts.bare import FIRST_COMMAND, start_visit
 from tests.hosts.findings import format_table
 from tests.hosts.jobs import PREAMBLE, Run, build_plan
 from tests.hosts.machine import Done, require_machine, run_job
+from tests.hosts.odd import EVERYTHING, try_one
 from tests.hosts.roots import TRIXIE, find_other_release
 
 MACHINE_PLATFORMS = ("namespace", "podman", "vm-direct", "vm-restore")
@@ -33,6 +35,13 @@ def test_the_first_command_works_on_a_system_where_nothing_was_installed() -> No
         assert [each for each in found if each.verdict != "ran"] == []
         again = visit.type("make", "setup")
         assert again.code == 0 and again.seconds < _AT_ONCE_S, again
+
+
+def test_a_host_may_be_odd_in_many_ways_at_once(
+    tiny_image: Image, guest_kernel: GuestKernel
+) -> None:
+    found = try_one(EVERYTHING)
+    assert found.verdict == "ran", found.reason
 
 
 @pytest.fixture(scope="module")
