@@ -1,7 +1,7 @@
 """Odd hosts: this one, with something about it that is unusual, for one run of the harness.
 
 What is odd is made in a mount namespace of the run's own. A run works, or ends with one line that
-names the thing and the remedy. ``python -m tests.hosts odd`` tries all of them; the short form tries
+names the thing and the remedy. ``python -m tests.hosts odd`` tries them all; the short form tries
 `EVERYTHING` at once.
 """
 
