@@ -50,16 +50,18 @@ FORMS: dict[str, Callable[[Release], Iterator[Result]]] = {
 
 def main(words: Sequence[str]) -> int:
     """Visit the hosts that were chosen; the exit code."""
-    chosen = [name for name in FORMS if name in words] or list(FORMS)
+    forms = [name for name in FORMS if name in words] or list(FORMS)
     suites = [each.suite for each in RELEASES if each.suite in words]
     releases = [each for each in RELEASES if not suites or each.suite in suites]
     results: list[Result] = []
     for release in releases:
-        for form in chosen:
+        for form in forms:
             results += _follow(FORMS[form](release), f"{release.name}, {form}")
-    findings = format_table(each for each in results if isinstance(each, Finding))
-    checks = format_table(each for each in results if isinstance(each, Check))
-    text = f"## Platforms\n\n{findings}\n## Commands and promises\n\n{checks}"
+    text = "\n".join(
+        f"## {title}\n\n{format_table(chosen)}"
+        for title, kind in (("Platforms", Finding), ("Commands and promises", Check))
+        if (chosen := [each for each in results if isinstance(each, kind)])
+    )
     print(text)
     if "--write" in words:
         head, mark, _ = PAGE.read_text().partition(MARK)

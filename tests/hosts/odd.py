@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.images.catalog import require_image
+from harness.images.kernel import require_guest_kernel
+from harness.images.programs import build_programs
 from harness.images.workshop import remove_tree
 from harness.paths import cache_dir
 from harness.process import run_command
@@ -90,6 +93,9 @@ def try_all() -> Iterator[Check]:
 
 def try_one(odd: Odd) -> Check:
     """One block of `noop` on a host that is odd."""
+    build_programs()
+    require_image("tiny", print)
+    require_guest_kernel(print)
     work = Path(tempfile.mkdtemp(prefix="odd-", dir=cache_dir()))
     try:
         return Check(_HOST, odd.name, *_judge(odd, *_run(odd, work)))
