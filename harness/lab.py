@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -27,9 +28,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from harness import cgroup, linux, outer_network
+from harness import cgroup, lab_view, linux, outer_network
 from harness.errors import HarnessError, HostError
-from harness.paths import cache_dir, register_dir, scratch_root
+from harness.paths import cache_dir, find_outside, format_outside, register_dir, scratch_root
 from harness.process import run_command
 
 BRIDGE = "hbr0"
@@ -91,7 +92,7 @@ class Record:
 
 
 def build_record(run_id: str) -> Record:
-    return Record(run_id, str(scratch_root() / run_id), cgroup.PREFIX + run_id)
+    return Record(run_id, str(find_outside(scratch_root() / run_id)), cgroup.PREFIX + run_id)
 
 
 @contextlib.contextmanager
@@ -165,8 +166,9 @@ def _clean_record(record: Record) -> list[str]:
     for group in _find_groups(record.cgroup):
         left = cgroup.remove_trees([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
-    scratch = Path(record.scratch).resolve()
-    if scratch.parent == scratch_root().resolve() and scratch.exists():
+    scratch = scratch_root() / Path(record.scratch).name
+    inside = scratch.resolve().parent == scratch_root().resolve()
+    if inside and Path(record.scratch) == find_outside(scratch) and scratch.exists():
         problems: list[str] = []
         shutil.rmtree(
             scratch, onerror=lambda _, path, error: problems.append(f"{path}: {error[1]}")
@@ -181,11 +183,16 @@ def unmount_below(folder: Path) -> None:
     """Detach every mount below ``folder``, the last first: deleting must not enter any of them."""
     inside = f"{folder.resolve()}/"
     with Path("/proc/self/mountinfo").open() as mounts:
-        targets = [line.split()[4].encode().decode("unicode_escape") for line in mounts]
+        targets = [_decode_mount(line.split(" ")[4]) for line in mounts]
     for target in reversed(targets):
         if target.startswith(inside):
             with contextlib.suppress(OSError):
                 linux.unmount(target)
+
+
+def _decode_mount(text: str) -> str:
+    """A path as mountinfo has it: blanks and backslashes by their octal numbers (proc(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def _find_groups(name: str) -> list[Path]:
@@ -238,7 +245,7 @@ def _exit_with(function: Callable[[], int]) -> None:
     try:
         code = function()
     except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {format_outside(str(error))}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:
         print(f"error: this host does not let the harness make its lab: {error}", file=sys.stderr)
@@ -310,6 +317,7 @@ def _keep(
 def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> int:
     """The first process of the lab."""
     _set_up_mounts()
+    lab_view.set_up_environment()
     record = build_record(run_id)
     with _hold_record(record):
         if network:
@@ -322,10 +330,10 @@ def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> in
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(-1, signal.SIGKILL)
         _reap_all()
-        unmount_below(Path(record.scratch))
+        unmount_below(scratch_root() / run_id)
         for line in _clean_record(_read_record(record)):
             if line.startswith("could not"):
-                print(f"warning: {line}", file=sys.stderr)
+                print(f"warning: {format_outside(line)}", file=sys.stderr)
     return code
 
 
@@ -403,6 +411,7 @@ def _set_up_mounts() -> None:
     with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
         linux.mount("/proc", host_proc(), "", linux.MS_BIND)
     linux.mount("proc", "/proc", "proc", quiet)
+    lab_view.set_up_run()
     hidden = cache_dir() / "lab"
     hidden.mkdir(parents=True, exist_ok=True)
     linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)
