@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from harness.errors import KINDS, HarnessError
+from harness.paths import format_outside
 
 
 def _open_memory() -> IO[bytes]:
@@ -38,7 +39,8 @@ def leave_error(told: Handover, error: HarnessError, trace: str = "") -> None:
     """Leave an error for the process that waits, unless there is one already: the first counts."""
     if told.get() is None:
         kind = next(each.__name__ for each in type(error).__mro__ if each.__name__ in KINDS)
-        told.put([kind, error.message, error.hint, trace])
+        hint = error.hint and format_outside(error.hint)
+        told.put([kind, format_outside(error.message), hint, trace])
 
 
 def raise_left(told: Handover) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import cgroup, delegation, linux, outer_network
+from harness import cgroup, delegation, lab_view, linux, outer_network
 from harness.delegation import Stay
 from harness.errors import (
     HarnessError,
@@ -38,10 +38,9 @@ from harness.errors import (
     describe_unexpected,
 )
 from harness.handover import Handover, leave_error, raise_left
-from harness.host_services import build_lab_environment, hide_services
 from harness.lab_mounts import set_up_mounts
 from harness.lab_mounts import unmount_below as unmount_below
-from harness.paths import cache_dir, register_dir, scratch_root
+from harness.paths import cache_dir, find_outside, format_outside, register_dir, scratch_root
 from harness.places import require_cache
 from harness.process import run_command
 from harness.temporary import clean_temporary
@@ -113,7 +112,7 @@ class Record:
 
 
 def build_record(run_id: str) -> Record:
-    return Record(run_id, str(scratch_root() / run_id), cgroup.PREFIX + run_id)
+    return Record(run_id, str(find_outside(scratch_root() / run_id)), cgroup.PREFIX + run_id)
 
 
 @contextlib.contextmanager
@@ -189,8 +188,9 @@ def _clean_record(record: Record) -> list[str]:
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
     if record.base and cgroup.MOUNT in Path(record.base).parents:
         delegation.clean_up(Path(record.base))
-    scratch = Path(record.scratch).resolve()
-    if scratch.parent == scratch_root().resolve() and scratch.exists():
+    scratch = scratch_root() / Path(record.scratch).name
+    inside = scratch.resolve().parent == scratch_root().resolve()
+    if inside and Path(record.scratch) == find_outside(scratch) and scratch.exists():
         problems: list[str] = []
         shutil.rmtree(
             scratch, onerror=lambda _, path, error: problems.append(f"{path}: {error[1]}")
@@ -374,12 +374,8 @@ def _become_mapped(visit: _Visit, mapping: tuple[int, int]) -> bool:
 def _init(visit: _Visit, alive: int) -> int:
     """The first process of the lab."""
     with _explained(visit.walls):
-        set_up_mounts(host_proc())
-    if not visit.connected:
-        hide_services()
-    environment = build_lab_environment(os.environ, connected=visit.connected)
-    os.environ.clear()
-    os.environ.update(environment)
+        set_up_mounts(host_proc(), connected=visit.connected)
+    lab_view.set_up_environment(connected=visit.connected)
     base = visit.stay.base
     record = replace(build_record(visit.run_id), base="" if base is None else str(base))
     with _hold_record(record):
@@ -393,10 +389,10 @@ def _init(visit: _Visit, alive: int) -> int:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(-1, signal.SIGKILL)
         _reap_all()
-        unmount_below(Path(record.scratch))
+        unmount_below(scratch_root() / visit.run_id)
         for line in _clean_record(_read_record(record)):
             if line.startswith("could not"):
-                print(f"warning: {line}", file=sys.stderr)
+                print(f"warning: {format_outside(line)}", file=sys.stderr)
     return code
 
 

@@ -7,14 +7,15 @@ import contextlib
 import re
 from pathlib import Path
 
-from harness import cgroup, linux
+from harness import cgroup, lab_view, linux
 from harness.paths import cache_dir
 
 
-def set_up_mounts(host_proc: Path) -> None:
+def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
     """Private mounts; /proc and /sys of the new namespaces; a cgroup view that engines accept.
 
-    The host's own /proc is at ``host_proc`` then, where that is allowed. Raises OSError.
+    The host's own /proc is at ``host_proc`` then, where that is allowed. With ``connected`` the
+    host's buses are there too. Raises OSError.
     """
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
@@ -22,6 +23,7 @@ def set_up_mounts(host_proc: Path) -> None:
     with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
         linux.mount("/proc", host_proc, "", linux.MS_BIND)
     linux.mount("proc", "/proc", "proc", quiet)
+    lab_view.set_up_run(connected=connected)
     hidden = cache_dir() / "lab"
     hidden.mkdir(parents=True, exist_ok=True)
     linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)

@@ -8,13 +8,14 @@ name that is an error instead.
 import contextlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from harness.drivers.base import Driver
 from harness.errors import HostError
 from harness.handover import Handover
+from harness.paths import format_outside
 from harness.runner import describe_error, find_remedy, is_expected
 
 Found = TypeVar("Found")
@@ -61,7 +62,8 @@ class Roster:
 
     def note(self, *left_out: LeftOut) -> None:
         """Keep what is left out, by name or not."""
-        self.told.put([asdict(each) for each in (*self.left_out, *left_out)])
+        own = [replace(each, reason=format_outside(each.reason)) for each in left_out]
+        self.told.put([asdict(each) for each in (*self.left_out, *own)])
 
     @contextlib.contextmanager
     def trying(self, platform: str) -> Iterator[None]:

@@ -48,6 +48,7 @@ from harness.model import (
     base_platform,
     build_phases,
 )
+from harness.paths import format_outside
 from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
@@ -427,7 +428,11 @@ def is_expected(error: Exception) -> bool:
 
 
 def describe_error(error: Exception) -> str:
-    """One line that says what went wrong."""
+    """One line that says what went wrong, with paths as they are outside the lab."""
+    return format_outside(_describe(error))
+
+
+def _describe(error: Exception) -> str:
     if isinstance(error, HarnessError):
         return error.message
     if isinstance(error, OSError):
@@ -440,7 +445,7 @@ def describe_error(error: Exception) -> str:
 def find_remedy(error: Exception) -> str | None:
     """What mends it, where that is known."""
     if isinstance(error, HarnessError):
-        return error.hint
+        return error.hint and format_outside(error.hint)
     if isinstance(error, ImportError):
         return SET_UP_HINT
     if not isinstance(error, OSError):

@@ -10,8 +10,7 @@
  *     listen   channel=PATH [console=PATH] [log=PATH]; the next packet is the agent's spec, raw
  *     prepare  mode=chroot|namespace|command, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
  *              [hostname=] [gain=] [bridge= veth= address= gateway=]; for a command also [env=NAME=VALUE...]
- *              [output=PATH] for what it prints, [status=PATH] as its descriptor 3, [hide=DIR...]
- *              to have an empty folder there, for engines that leave things in it
+ *              [output=PATH] for what it prints, [status=PATH] as its descriptor 3
  *     watch    name=MILESTONE path=PATH: an event NAME as soon as the file is there and not empty;
  *              one component of the path may be `*`, which stands for the first folder
  *     go       [due=NS] start what was prepared; an event "request" has the stamp of its arrival, or
@@ -68,9 +67,9 @@ struct request {
     const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
     const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
     const char *output, *status, *name, *path, *gain, *due;
-    const char *cgroups[MANY], *hidden[MANY];
+    const char *cgroups[MANY];
     char *args[MANY + 1], *env[MANY + 1];
-    int cgroup_count, hidden_count, arg_count, env_count;
+    int cgroup_count, arg_count, env_count;
 };
 
 static char request_buffer[PACKET_MAX], packet[PACKET_MAX];
@@ -138,8 +137,6 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
             request->args[request->arg_count++] = value;
         else if (length == 3 && !strncmp(record, "env", 3) && request->env_count < MANY)
             request->env[request->env_count++] = value;
-        else if (length == 4 && !strncmp(record, "hide", 4) && request->hidden_count < MANY)
-            request->hidden[request->hidden_count++] = value;
         else if (length == 6 && !strncmp(record, "cgroup", 6) && request->cgroup_count < MANY)
             request->cgroups[request->cgroup_count++] = value;
         else
@@ -233,15 +230,6 @@ static void open_as(int descriptor, const char *path, int flags) {
     if (file != descriptor) TRY(dup2(file, descriptor), path);
 }
 
-/* What is mounted for a command is gone with it: its mounts are its own. */
-static void hide_folders(void) {
-    TRY(unshare(CLONE_NEWNS), "mount namespace");
-    TRY(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "private mounts");
-    for (int i = 0; i < prepared.hidden_count; i++)
-        TRY(mount("tmpfs", prepared.hidden[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"),
-            prepared.hidden[i]);
-}
-
 /* An engine's command: the launcher itself becomes it. Its root's overlay is mounted in the timed
  * window, as the namespace platform does it. */
 static _Noreturn void run_command(void) {
@@ -264,7 +252,6 @@ static _Noreturn void launch(int go) {
     }
     for (int i = 0; i < prepared.cgroup_count; i++)
         TRY(write_file(prepared.cgroups[i], "cgroup.procs", "0"), prepared.cgroups[i]);
-    if (command && prepared.hidden_count) hide_folders();
     if (prepared.output) {
         open_as(1, prepared.output, O_CREAT | O_WRONLY);
         TRY(dup2(1, 2), prepared.output);

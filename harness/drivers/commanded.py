@@ -42,8 +42,7 @@ class Command:
     ``Layout.merged``. ``status`` is opened as its descriptor 3. ``group`` is the name, below each
     of the instance's groups, of the container's own group (a pattern, where the engine makes it
     up); None where it makes none, and the container is told from its helpers by its pid
-    namespace. ``hidden`` are folders that are empty for it, for commands that leave something
-    there. ``cleanup`` are commands that remove what a container leaves that did not end by
+    namespace. ``cleanup`` are commands that remove what a container leaves that did not end by
     itself; they may fail.
     """
 
@@ -52,7 +51,6 @@ class Command:
     watches: Mapping[str, Path] = field(default_factory=dict)
     root: bool = True
     status: Path | None = None
-    hidden: tuple[str, ...] = ()
     group: str | None = None
     cleanup: tuple[tuple[str, ...], ...] = ()
     stays: bool = False
@@ -72,7 +70,6 @@ def build_command_records(
         records += [(name, str(path)) for name, path in folders.items()]
     if command.status is not None:
         records.append(("status", str(command.status)))
-    records += [("hide", folder) for folder in command.hidden]
     records += [("arg", word) for word in command.argv]
     records += [("env", f"{name}={value}") for name, value in command.environment.items()]
     return records + [("cgroup", str(folder)) for folder in helpers]

@@ -47,6 +47,7 @@ from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
 from harness.limits import find_device_file
 from harness.model import NO_ACCELERATOR, Kind
+from harness.paths import find_outside
 from harness.starter import Starter, build_instance_spec, read_clock, sleep_until, start_starter
 
 _SHARED = "docker"
@@ -310,12 +311,13 @@ class DockerDriver:
     def build_options(self, spec: InstanceSpec) -> dict[str, object]:
         """What the daemon is asked for beyond its defaults; pure."""
         options = self.toolbox.options
+        daemon = self.toolbox.shared.get(_SHARED)
+        private = isinstance(daemon, DockerDaemon) and daemon.private
         chosen: dict[str, object] = {
-            "binds": [f"{Layout.of(spec).run}:{RUN_FOLDER}"],
+            "mounts": [_build_mount(Layout.of(spec).run, private)],
             "network_mode": _find_network(spec),
             "runtime": self._find_runtime(spec),
         }
-        daemon = self.toolbox.shared.get(_SHARED)
         placed = not isinstance(daemon, DockerDaemon) or daemon.places_groups
         if placed and (parent := cgroup.build_path(spec.cgroups)):
             chosen["cgroup_parent"] = parent
@@ -375,6 +377,12 @@ def _warm_groups(spec: InstanceSpec) -> None:
     if lab.is_privileged():
         with cgroup.entered(cgroup.start_child(spec.cgroups, HELPERS)):
             pass
+
+
+def _build_mount(run: Path, private: bool) -> dict[str, object]:
+    """The channel's folder; a daemon outside the lab knows it by another name."""
+    source = run if private else find_outside(run)
+    return {"Type": "bind", "Source": str(source), "Target": RUN_FOLDER, "ReadOnly": False}
 
 
 def _find_network(spec: InstanceSpec) -> str:

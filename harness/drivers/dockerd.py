@@ -21,8 +21,6 @@ from harness.errors import HostError
 from harness.process import start_service
 
 _READY_S = 60.0
-_OWN_RUN = 'mount -t tmpfs tmpfs /run && exec "$0" "$@"'
-"""dockerd and its shims put sockets below /run: it gets one of its own, in its own mounts."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DAEMONS = ("dockerd", "containerd")
 _SHIM = "containerd-shim"
@@ -100,7 +98,7 @@ def find_user_daemon(host: str, cgroup_driver: str) -> DockerDaemon:
     return DockerDaemon(
         host,
         private=False,
-        states=Path("/run/docker"),
+        states=lab.host_proc() / "1/root/run/docker",
         proc=lab.host_proc(),
         places_groups=cgroup_driver != "systemd",
     )
@@ -148,7 +146,7 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
                 cgroup.entered(groups),
                 contextlib.ExitStack() as stack,
             ):
-                own = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OWN_RUN]
+                own = ["unshare", "--mount", "--propagation", "private"]
                 words = [*own, program, "--config-file", str(config)]
                 pid = stack.enter_context(start_service(words, log, environment))
                 service = stack.pop_all()

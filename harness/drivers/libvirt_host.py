@@ -345,7 +345,7 @@ def _open_embedded(root: Path) -> Any:
     def work() -> None:
         try:
             _enter_view(root)
-            found.append(open_connection(f"{EMBEDDED}?root={_shorten(root)}"))
+            found.append(open_connection(f"{EMBEDDED}?root={root}"))
         except (HostError, OSError) as error:
             found.append(error)
 
@@ -370,18 +370,14 @@ def _enter_view(root: Path) -> None:
         return
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    if Path("/run/libvirt").is_dir():
+        linux.mount("tmpfs", "/run/libvirt", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     for name, rest in (("passwd", "x:0:0::/:/bin/false"), ("group", "x:0:")):
         known = Path("/etc", name).read_text()
         present = {line.partition(":")[0] for line in known.splitlines()}
         added = [f"{user}:{rest}\n" for user in _COMPILED_IN_USERS if user not in present]
         (root / name).write_text(known.rstrip("\n") + "\n" + "".join(added))
         linux.mount(str(root / name), f"/etc/{name}", "", linux.MS_BIND)
-
-
-def _shorten(root: Path) -> str:
-    """Another name of ``root``: libvirt's sockets below it must fit into 108 bytes (unix(7))."""
-    return f"/proc/{os.getpid()}/fd/{os.open(root, os.O_PATH | os.O_CLOEXEC)}"
 
 
 def read_libvirt_version() -> str:

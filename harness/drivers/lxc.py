@@ -40,10 +40,9 @@ class LxcDriver(CommandedDriver):
         config.write_text("".join(f"{line}\n" for line in build_config(spec)))
 
     def build_command(self, spec: InstanceSpec) -> Command:
-        """It leaves locks below /run: it is given an empty one."""
         words = [self.path, "-F", "-P", str(spec.folder), "-n", spec.name]
         words += ["-o", str(spec.folder / "lxc.log"), "-l", "WARN"]
-        return Command(tuple(words), hidden=("/run",))
+        return Command(tuple(words))
 
 
 def build_config(spec: InstanceSpec) -> list[str]:

@@ -24,7 +24,6 @@ class NspawnDriver(CommandedDriver):
         return "systemd-nspawn sets no addresses inside; systemd-nspawn/host-net has the lab's"
 
     def build_command(self, spec: InstanceSpec) -> Command:
-        """It leaves folders below /run: it is given an empty one."""
         layout = Layout.of(spec)
         words = [
             *(self.path, "--quiet", "--register=no", "--keep-unit", "--console=pipe"),
@@ -33,4 +32,4 @@ class NspawnDriver(CommandedDriver):
             *(() if spec.host_network else ("--private-network",)),
             *("-D", str(layout.merged), f"--bind={layout.run}:{RUN_FOLDER}"),
         ]
-        return Command((*words, *FIRST_PROCESS), hidden=("/run",))
+        return Command((*words, *FIRST_PROCESS))

@@ -26,7 +26,6 @@ from harness.drivers.commanded import (
     start_commanded_instance,
 )
 from harness.drivers.podman_store import (
-    NAMESPACES,
     PLUGIN_FOLDERS,
     PROGRAMS,
     PodmanStore,
@@ -124,7 +123,6 @@ class PodmanDriver:
             environment=store.environment,
             watches=watches,
             root=False,
-            hidden=(NAMESPACES,),
             group="libpod-*",
             find_upper=functools.partial(find_layer, store.folder / "store", spec.name),
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),

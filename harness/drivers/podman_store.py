@@ -19,14 +19,11 @@ from harness.process import run_command
 
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
 PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
-NAMESPACES = "/run/netns"
-"""Where Podman keeps network namespaces; there is no option for it."""
-
 _SHORT = ("/mnt", "/media", "/srv")
 _CACHE = Path("/var/lib/containers/cache")
 _LEFT = (
-    *(str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent), "/run/crun", "/run/runc"),
-    *(NAMESPACES, str(_CACHE), str(_CACHE.parent)),
+    *(str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent)),
+    *(str(_CACHE), str(_CACHE.parent)),
 )
 _RUNROOT_MAX = 50
 _LOAD_S = 300.0
@@ -128,7 +125,6 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
     policy = {"default": [{"type": "insecureAcceptAnything"}]}
     (folder / "policy.json").write_text(json.dumps(policy))
     lab.note_folders(run_id, _LEFT)
-    Path(NAMESPACES).mkdir(parents=True, exist_ok=True)
     with _shorten(folder / "run") as runroot:
         storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\n'
         (folder / "storage.conf").write_text(f'{storage}runroot = "{runroot}"\n')

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from harness import cgroup, lab
+from harness import cgroup, lab, linux
 from harness.paths import register_dir, scratch_root
 from tests.integration.laboratory import run_in_lab
 
 LONG_RUN = """
 import os, subprocess, sys, time
 from pathlib import Path
-from harness import cgroup, lab
+from harness import cgroup, lab, linux
 def work():
     tree = cgroup.find_tree("{run_id}")
     folders = tree.start("instance") if tree else ()
@@ -35,6 +35,12 @@ def work():
     return 0
 sys.exit(lab.run_inside(work, "{run_id}"))
 """
+
+SOCKETS = (
+    *("dbus/system_bus_socket", "systemd/private", "systemd/journal/stdout", "docker.sock"),
+    *("systemd/machine/io.systemd.Machine", "user/0/bus", "user/0/systemd/private"),
+    "user/0/docker.sock",
+)
 
 
 def list_sleepers() -> list[int]:
@@ -181,3 +187,73 @@ def test_addresses_of_many_instances_are_distinct() -> None:
     addresses = {lab.build_address(number) for number in range(32_000)}
     assert len(addresses) == 32_000
     assert f"{lab.GATEWAY}/{lab.PREFIX}" not in addresses
+
+
+@pytest.mark.parametrize("name", ["ca che", "ca,ch:e", "ca'ch\"e", "caché\\x", "n" * 120])
+def test_the_cache_has_one_short_name_in_the_lab_wherever_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / name))
+
+    def look(run_id: str) -> dict[str, str]:
+        scratch = scratch_root() / run_id
+        (scratch / "in side").mkdir(parents=True)
+        linux.mount(
+            "tmpfs", scratch / "in side", "tmpfs"
+        )  # the lab's end has to find and detach it
+        outside = Path(lab.build_record(run_id).scratch)
+        return {"inside": str(scratch), "outside": str(outside), "run": run_id}
+
+    seen = run_in_lab(look, tmp_path)
+    assert seen["inside"] == f"/run/lab/scratch/{seen['run']}"
+    assert seen["outside"] == str(tmp_path / name / "scratch" / seen["run"])
+    assert not list((tmp_path / name / "scratch").iterdir())
+    assert not list((tmp_path / name / "runs").iterdir())
+
+
+def test_the_lab_sees_no_bus_and_no_service_of_the_host(tmp_path: Path) -> None:
+    """With a host that has them: a /run of the test's own, in a mount namespace of its own."""
+    script = f"""
+import json, os, socket, sys
+from pathlib import Path
+from harness import linux
+linux.unshare(linux.CLONE_NEWNS)
+linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+linux.mount("tmpfs", "/run", "tmpfs")
+kept = []
+for name in {list(SOCKETS)!r}:
+    Path("/run", name).parent.mkdir(parents=True, exist_ok=True)
+    kept.append(socket.socket(socket.AF_UNIX))
+    kept[-1].bind("/run/" + name)
+    kept[-1].listen()
+Path("/run/systemd/resolve").mkdir()
+Path("/run/systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53")
+Path("/run/shm").symlink_to("/dev/shm")
+from tests.integration.laboratory import run_in_lab
+def look(_):
+    found = []
+    for name in {list(SOCKETS)!r}:
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex("/run/" + name) == 0:
+                found.append(name)
+    names = sorted(os.listdir("/run"))
+    text = Path("/run/systemd/resolve/stub-resolv.conf").read_text()
+    return [found, names, text, os.readlink("/run/shm"), sorted(os.environ), os.environ["LC_ALL"]]
+print(json.dumps(run_in_lab(look, Path({str(tmp_path)!r}))))
+"""
+    services = {"NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "1", "INVOCATION_ID": "1"}
+    services |= {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus", "LC_NUMERIC": "de_DE"}
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **services, "XDG_RUNTIME_DIR": "/run/user/0"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    reached, names, resolver, link, variables, language = json.loads(said)
+    assert reached == ["docker.sock", "user/0/docker.sock"]
+    assert {"lab", "lock", "systemd", "user"} <= set(names)
+    assert resolver.startswith("nameserver")
+    assert link == "/dev/shm"
+    assert not {*services, "XDG_RUNTIME_DIR"} & set(variables)
+    assert language == "C.UTF-8"

@@ -17,6 +17,12 @@ from tests.unit.fakes import BRIDGED, SPEC
 
 HOSTED = replace(SPEC, host_network=True)
 PRIVATE = DockerDaemon("unix:///scratch/docker/socket", private=True, states=Path("/exec"))
+CHANNEL = {
+    "Type": "bind",
+    "Source": "/scratch/t7/run",
+    "Target": "/.harness/run",
+    "ReadOnly": False,
+}
 USERS = find_user_daemon("unix:///run/docker.sock", "cgroupfs")
 
 
@@ -36,7 +42,7 @@ def load(platform: str, daemon: DockerDaemon | None = PRIVATE) -> DockerDriver:
     [
         ("docker", SPEC, {"network_mode": "none", "runtime": "runc", "mem_limit": 64 << 20}),
         ("docker", SPEC, {"memswap_limit": 64 << 20, "cpu_quota": 200_000, "cpu_period": 100_000}),
-        ("docker", SPEC, {"binds": ["/scratch/t7/run:/.harness/run"], "security_opt": None}),
+        ("docker", SPEC, {"mounts": [CHANNEL], "security_opt": None}),
         ("docker", BRIDGED, {"network_mode": "bridge"}),
         ("docker/host-net", HOSTED, {"network_mode": "host"}),
         ("docker/no-seccomp", SPEC, {"security_opt": ["seccomp=unconfined"], "read_only": None}),
