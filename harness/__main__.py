@@ -3,15 +3,24 @@
 Every error is one line on stderr; a traceback reaches the user only with --debug.
 """
 
+import codecs
+import io
+import locale
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from harness.errors import HarnessError, HostError
+from harness.errors import (
+    HarnessError,
+    HostError,
+    InternalError,
+    describe_os_error,
+    describe_unexpected,
+)
 
 DEBUG = "--debug"
-INTERNAL_ERROR = 70
 INTERRUPTED = 130
+_FAULT = f"a fault of the harness; {DEBUG} shows where"
 _ADMIN_FOLDERS = ("/usr/sbin", "/sbin")
 
 
@@ -24,20 +33,10 @@ def main(arguments: Sequence[str]) -> int:
         return _find_entry(words)(words)
     except KeyboardInterrupt:
         return _show("interrupted", INTERRUPTED)
-    except HarnessError as error:
-        if DEBUG in arguments:
-            raise
-        return _show(f"error: {error}", error.exit_code)
-    except OSError as error:
-        if DEBUG in arguments:
-            raise
-        return _show(f"error: {_describe(error)}", HostError.exit_code)
     except Exception as error:
         if DEBUG in arguments:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        hint = f"a fault of the harness; {DEBUG} shows where"
-        return _show(f"internal error: {reason} ({hint})", INTERNAL_ERROR)
+        return _show(*_describe(error))
 
 
 def _find_entry(words: Sequence[str]) -> Callable[[Sequence[str]], int]:
@@ -57,9 +56,15 @@ def _find_entry(words: Sequence[str]) -> Callable[[Sequence[str]], int]:
     return cli.run_words
 
 
-def _describe(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+def _describe(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    if isinstance(error, InternalError):
+        return f"internal error: {error.message} ({_FAULT})", error.exit_code
+    if isinstance(error, HarnessError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, OSError):
+        return f"error: {describe_os_error(error)}", HostError.exit_code
+    return f"internal error: {describe_unexpected(error)} ({_FAULT})", InternalError.exit_code
 
 
 def _show(line: str, code: int) -> int:
@@ -69,7 +74,24 @@ def _show(line: str, code: int) -> int:
 
 def run() -> None:
     """The installed command `harness`."""
+    _require_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be no text at all
+            stream.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))
+
+
+def _require_utf8() -> None:
+    """Start anew in Python's UTF-8 mode where the locale has another encoding.
+
+    Files, their names and what other programs say are UTF-8 then, as everywhere; the terminal keeps
+    its own encoding, with a substitute for each letter that it lacks.
+    """
+    encoding = locale.getencoding()
+    if sys.flags.utf8_mode or codecs.lookup(encoding).name == "utf-8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:replace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

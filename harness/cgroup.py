@@ -11,14 +11,15 @@ import errno
 import os
 import select
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import delegation
 from harness.paths import cache_dir
 
 MOUNT = Path("/sys/fs/cgroup")
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
-V2_CONTROLLERS = ("memory", "cpu", "pids")
 PREFIX = "harness-"
 CPU_PERIOD_US = 100_000
 _NO_LIMIT = 1 << 62
@@ -60,7 +61,7 @@ def start_child(folders: Sequence[Path], name: str) -> tuple[Path, ...]:
     children = tuple(folder / name for folder in folders)
     for folder, child in zip(folders, children, strict=True):
         if (folder / "cgroup.subtree_control").exists():
-            _enable(folder)
+            delegation.open_group(folder)
         child.mkdir(exist_ok=True)
     return children
 
@@ -84,8 +85,10 @@ def find_everywhere(folders: Sequence[Path]) -> tuple[Path, ...]:
 
 def find_hierarchies() -> list[Path]:
     """Where every hierarchy is mounted, the one that the lab hides from engines included."""
-    places = [MOUNT, hidden_mount(), *(each for each in MOUNT.iterdir() if not each.is_symlink())]
-    return [each for each in places if (each / "cgroup.procs").exists()]
+    if (MOUNT / "cgroup.controllers").exists():
+        return [MOUNT]
+    inside = [each for each in MOUNT.iterdir() if not each.is_symlink()] if MOUNT.is_dir() else []
+    return [each for each in (hidden_mount(), *inside) if (each / "cgroup.procs").exists()]
 
 
 def hidden_mount() -> Path:
@@ -95,17 +98,18 @@ def hidden_mount() -> Path:
 
 def find_beside(name: str) -> list[Path]:
     """Groups called ``name`` beside this process's own, and at the top: in every hierarchy."""
-    own = [line.split(":", 2)[2].lstrip("/") for line in _read_memberships()]
-    found = [
-        where / name
-        for hierarchy in find_hierarchies()
-        for where in (hierarchy, *(hierarchy / path for path in own if path))
-    ]
+    found = []
+    for hierarchy in find_hierarchies():
+        found.append(hierarchy / name)
+        if own := _find_own(hierarchy):
+            found.append(own / name)
     return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
 
 
-def _read_memberships() -> list[str]:
-    return Path("/proc/self/cgroup").read_text().splitlines()
+def _find_own(hierarchy: Path) -> Path | None:
+    """This process's group in a hierarchy; None where it cannot be seen."""
+    unified = (hierarchy / "cgroup.controllers").exists()
+    return delegation.find_own(hierarchy, "" if unified else hierarchy.name.split(",")[0])
 
 
 def find_tree(run_id: str) -> CgroupTree | None:
@@ -133,25 +137,28 @@ def _make_v1_tree(name: str) -> CgroupTree | None:
 
 
 def _make_v2_tree(name: str) -> CgroupTree | None:
-    """Each controller is asked for on its own: a host may refuse one and give the others."""
-    root = MOUNT / name
-    _enable(MOUNT)
+    base = delegation.find_base(MOUNT)
+    if base is None:
+        return None
+    root = base / name
+    delegation.open_group(base)
     root.mkdir(exist_ok=True)
-    _enable(root)
-    if "memory" in (root / "cgroup.subtree_control").read_text().split():
+    delegation.open_group(root)
+    if delegation.is_open(root):
         return CgroupTree(2, (root,))
     root.rmdir()
     return None
 
 
-def _enable(folder: Path) -> None:
-    """Give the groups below a group every controller that they can have."""
-    control = folder / "cgroup.subtree_control"
-    enabled = control.read_text().split()
-    for each in V2_CONTROLLERS:
-        if each not in enabled:
-            with contextlib.suppress(OSError):
-                control.write_text(f"+{each}")
+def settled() -> AbstractContextManager[delegation.Stay]:
+    """Make room for a run's groups where processes are in the way. To be entered outside the lab:
+    they are counted as the host counts them."""
+    return delegation.settled(MOUNT)
+
+
+def explain_missing() -> str:
+    """Why `find_tree` finds none, and what would give the run some."""
+    return delegation.explain_missing(MOUNT, root=os.geteuid() == 0)
 
 
 def set_limits(
@@ -198,17 +205,8 @@ def entered(folders: Sequence[Path]) -> Iterator[None]:
 
 def _read_homes(folders: Sequence[Path]) -> list[Path]:
     """The groups this process is in now, in the hierarchies of ``folders``."""
-    memberships = {}
-    for line in _read_memberships():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            memberships[controller] = path
-    homes = []
-    for folder in folders:
-        hierarchy = find_hierarchy(folder)
-        controller = "" if hierarchy == MOUNT else hierarchy.name.split(",")[0]
-        homes.append(hierarchy / memberships[controller].lstrip("/"))
-    return homes
+    found = (_find_own(find_hierarchy(folder)) for folder in folders)
+    return [home for home in found if home is not None]
 
 
 def find_hierarchy(folder: Path) -> Path:
@@ -234,11 +232,18 @@ def list_outer(folders: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _split_levels(folder: Path) -> tuple[list[Path], list[Path]]:
-    """A group with those above it: the run's, whose names begin with `PREFIX`, and the others."""
+    """A group with those above it: the run's, whose names begin with `PREFIX`, and the others.
+
+    What the run lies in may be called so too: a unit of that name. Each of its own begins with the
+    name of the one above it.
+    """
     levels = [folder, *folder.parents]
-    named = [place for place, level in enumerate(levels) if level.name.startswith(PREFIX)]
-    count = 1 + max(named, default=0)
-    return levels[:count], levels[count:] if named else []
+    count = next((at for at, each in enumerate(levels) if each.name.startswith(PREFIX)), None)
+    if count is None:
+        return levels[:1], []
+    while levels[count].name.startswith(f"{levels[count + 1].name}-"):
+        count += 1
+    return levels[: count + 1], levels[count + 1 :]
 
 
 def read_processes(folders: Sequence[Path]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ Works when hardly anything is installed: only the standard library is imported a
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from harness import lab, preflight, system
 from harness.drivers import PLATFORMS
 from harness.drivers.base import Driver, Toolbox
-from harness.errors import HarnessError
+from harness.errors import HarnessError, describe_import, describe_unexpected
 from harness.host import Host, Noise, find_noise, read_host
 from harness.marks import START_KSM
 from harness.system import SystemPackage
@@ -29,6 +30,7 @@ MODULES = (
 """Python packages that a run needs, by the name that is imported."""
 
 SET_UP = "make run"
+UNTRIED = "not tried: its disk takes minutes to build, and the first run does that"
 NOTHING_RUNS = 3
 
 
@@ -115,12 +117,15 @@ def prove_all(checks: Sequence[PlatformCheck], start_engines: bool) -> tuple[Pla
         options = {"start_engines": start_engines}
         proofs = prove_platforms(names, options, lambda text: print(text, file=sys.stderr))
     except ImportError as error:
-        return tuple(_disprove(each, _describe_import(error), SET_UP) for each in checks)
+        return tuple(_disprove(each, describe_import(error), SET_UP) for each in checks)
+    except HarnessError as error:  # what none of them can do without
+        return tuple(_disprove(each, error.message, error.hint) for each in checks)
     found = []
     for check in checks:
         proof = proofs.get(check.name)
         if proof is None:
-            found.append(check)
+            tried = not check.available or _is_cheap(check.name)
+            found.append(check if tried else replace(check, reason=UNTRIED))
         elif proof.seconds is None:
             found.append(_disprove(check, str(proof.reason), None))
         else:
@@ -155,22 +160,29 @@ def check_platform(
     try:
         driver = getattr(importlib.import_module(module), class_name)
     except ImportError as error:
-        return PlatformCheck(name, None, False, _describe_import(error), SET_UP)
+        return PlatformCheck(name, None, False, describe_import(error), SET_UP)
     lacking = [package for package in missing if name in package.platforms]
     if lacking:
         names = " ".join(system.build_names(lacking, "apt"))
         return PlatformCheck(
             name,
-            getattr(driver, "kind", "container"),
+            find_kind(driver),
             False,
             f"{names} is not installed",
             _build_remedy(lacking),
         )
-    own = driver(Toolbox(starter=Path("starter"), start_engines=start_engines))
+    if fault := find_lab_fault():
+        return PlatformCheck(name, find_kind(driver), False, *fault)
     try:
-        reason = own.unavailable() or _find_lab_fault()
+        own = driver(Toolbox(starter=Path("starter"), start_engines=start_engines))
+        reason = own.unavailable()
     except ImportError as error:
-        return PlatformCheck(name, own.kind, False, _describe_import(error), SET_UP)
+        return PlatformCheck(name, find_kind(driver), False, describe_import(error), SET_UP)
+    except HarnessError as error:
+        return PlatformCheck(name, find_kind(driver), False, error.message, error.hint)
+    except Exception as error:  # of one platform, and no reason to say nothing of the others
+        reason = f"internal error: {describe_unexpected(error)}"
+        return PlatformCheck(name, find_kind(driver), False, reason)
     return PlatformCheck(name, own.kind, reason is None, reason)
 
 
@@ -179,20 +191,21 @@ def find_kind(driver: type[Driver]) -> str:
     return getattr(driver, "kind", "container")
 
 
-def _describe_import(error: ImportError) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"the Python package {error.name} is not installed"
-    return f"a Python package does not load: {error}"
+def find_lab_fault() -> tuple[str, str | None] | None:
+    """Why this user cannot enter the lab that every platform runs in, and what mends it; None if it
+    was entered. It is asked by entering it, once."""
+    return _find_lab_fault(lab.is_privileged())
 
 
-def _find_lab_fault() -> str | None:
-    """Why this user cannot enter the lab that every platform runs in."""
+@functools.cache
+def _find_lab_fault(_privileged: bool) -> tuple[str, str | None] | None:
     try:
-        if os.geteuid() != 0:
-            lab.require_subordinate_ids()
+        code = lab.run_inside(lambda: 0, f"doctor-{os.getpid()}")
     except HarnessError as error:
-        return str(error)
-    return None
+        return error.message, error.hint
+    except OSError as error:
+        return describe_unexpected(error), None
+    return None if code == 0 else (f"the lab ended with {code}", None)
 
 
 def check_accelerator() -> AcceleratorCheck:
@@ -206,9 +219,11 @@ def check_accelerator() -> AcceleratorCheck:
             return AcceleratorCheck(None, False, "the guest kernel is not built yet: a run does it")
         proof = prove_accelerator(build_direct_guest(kernel))
     except ImportError as error:
-        return AcceleratorCheck(None, False, _describe_import(error))
+        return AcceleratorCheck(None, False, describe_import(error))
     except HarnessError as error:
         return AcceleratorCheck(None, False, str(error))
+    except OSError as error:
+        return AcceleratorCheck(None, False, describe_unexpected(error))
     return AcceleratorCheck(proof.name, proof.proved, proof.reason)
 
 
@@ -269,7 +284,9 @@ def format_checkup(checkup: Checkup) -> str:
 
 def _format_platform(check: PlatformCheck) -> list[str]:
     if check.available:
-        return [f"  {check.name:<14} runs here{_format_proof(check)}"]
+        untried = "" if check.reason is None else f"; {check.reason}"
+        words = "seems to run here" if untried else "runs here"
+        return [f"  {check.name:<14} {words}{_format_proof(check)}{untried}"]
     remedy = [f"  {'':<14} → {check.remedy}"] if check.remedy else []
     return [f"  {check.name:<14} cannot run here: {check.reason}", *remedy]
 

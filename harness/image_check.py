@@ -2,9 +2,7 @@
 
 import contextlib
 import datetime
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from harness import cgroup, lab
 from harness.errors import InputError
@@ -21,6 +19,7 @@ from harness.session import (
     prepare,
     start_engines,
 )
+from harness.temporary import start_temporary
 
 PLATFORMS = ("namespace", "vm-direct")
 
@@ -44,9 +43,9 @@ def check_image(
         raise InputError(f"there is no image {name!r}", hint=suggest(name, known, "images"))
     keys = {"platforms": tuple(platforms), "workloads": ("noop",), "images": (name,), "aa": ()}
     plan = read_plan(None, {**keys, "density": 0}, new_seed=1)
-    with tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
+    with start_temporary("check") as folder:
         run_id = build_run_id(datetime.datetime.now(datetime.UTC))
-        order = Order(plan, Path(folder) / "out", (), run_id)
+        order = Order(plan, folder / "out", (), run_id)
         code = prepare(order, say)
         return code or lab.run_inside(lambda: _compare(order, name, say, tell), run_id)
 
@@ -55,11 +54,12 @@ def _compare(order: Order, name: str, say: Callable[[str], None], tell: Tell) ->
     scratch = scratch_root() / order.run_id
     scratch.mkdir(parents=True, exist_ok=True)
     toolbox = build_toolbox(order, scratch, say)
-    drivers, _ = find_drivers(order.plan, toolbox, strict=True)
+    roster = order.open_roster()
+    drivers = find_drivers(order.plan, toolbox, roster)
     bench = build_bench(order, drivers, scratch, cgroup.find_tree(order.run_id))
     differing = 0
     with contextlib.ExitStack() as engines:
-        start_engines(order, drivers, bench, engines)
+        start_engines(order, drivers, bench, roster, engines, say)
         first, *others = order.plan.platforms
         for other in others:
             finding = compare_platforms(first, other, bench.images[name], bench)

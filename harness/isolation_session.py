@@ -23,6 +23,7 @@ from harness.session import (
     list_packed,
     list_used,
     prepare,
+    require_described,
     start_engines,
 )
 from harness.stock.usage import start_use
@@ -90,17 +91,23 @@ def _measure(
     tree = cgroup.find_tree(order.run_id)
     tree = None if tree is None else add_writing(tree, order.run_id)
     toolbox = build_toolbox(plain, scratch, listener.say)
-    drivers, left_out = find_drivers(plain.plan, toolbox, strict=order.strict)
+    roster = plain.open_roster()
+    drivers = find_drivers(plain.plan, toolbox, roster)
     bench = build_bench(plain, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
         # conmon leaves a file called `oom` where it was called, once a container was killed.
         engines.enter_context(contextlib.chdir(scratch))
         engines.enter_context(start_use(list_used(bench, toolbox)))
-        left_out += start_engines(plain, drivers, bench, engines)
+        start_engines(plain, drivers, bench, roster, engines, listener.say)
+        packed = roster.go_through(drivers, lambda _, each: list_packed(bench.images, each))
+        for paths in packed.values():
+            engines.enter_context(start_use(paths))
+        bench = replace(bench, drivers=drivers)
+        require_described(plain.plan, bench, drivers, roster)
+        left_out = roster.left_out
         for line in left_out:
             listener.say(f"left out: {line}")
-        engines.enter_context(start_use(list_packed(bench.images, drivers)))
-        site = Site(replace(bench, drivers=drivers), order.limits, order.reserve, order.seconds)
+        site = Site(bench, order.limits, order.reserve, order.seconds)
         manifest = build_manifest(plain, site.bench, toolbox, left_out, state)
         manifest["isolation"] = _describe(order)
         _run(order.tasks, site, order.folder, manifest, listener)

@@ -15,23 +15,42 @@ to `clean`, which finds the run in the register and sees by its lock that nobody
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
-import re
 import select
 import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import cgroup, lab_view, linux, outer_network
-from harness.errors import HarnessError, HostError
+from harness import cgroup, delegation, lab_view, linux, outer_network
+from harness.delegation import Stay
+from harness.errors import (
+    HarnessError,
+    HostError,
+    InternalError,
+    describe_os_error,
+    describe_unexpected,
+)
+from harness.handover import Handover, leave_error, raise_left
+from harness.lab_mounts import set_up_mounts
+from harness.lab_mounts import unmount_below as unmount_below
 from harness.paths import cache_dir, find_outside, format_outside, register_dir, scratch_root
+from harness.places import require_cache
 from harness.process import run_command
+from harness.temporary import clean_temporary
+from harness.user_namespace import (
+    Walls,
+    explain_refusal,
+    map_ids,
+    read_walls,
+    require_subordinate_ids,
+)
 
 BRIDGE = "hbr0"
 GATEWAY = "10.87.0.1"
@@ -40,7 +59,6 @@ NETWORK_RESULTS = Path("/var/lib/cni/results")
 """Where network plugins keep what they gave, by the network's name: that carries the run's id."""
 ENGINE_RANGE = "10.87.128.0/17"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_SUBORDINATE_IDS = 65536
 
 
 def build_address(number: int) -> str:
@@ -85,6 +103,8 @@ class Record:
     """Folders of engines outside the scratch folder that were not there before the run."""
     libvirt: str = ""
     """Address of a libvirt daemon that may hold virtual machines and files of the run."""
+    base: str = ""
+    """The control group below which the run's are, where that is not a hierarchy's top."""
 
     @property
     def path(self) -> Path:
@@ -144,7 +164,7 @@ def clean_dead_runs() -> list[str]:
         with contextlib.suppress(OSError, ValueError, TypeError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             said += _clean_record(Record(**json.load(file)))
-    return said
+    return said + clean_temporary()
 
 
 def _clean_record(record: Record) -> list[str]:
@@ -163,9 +183,11 @@ def _clean_record(record: Record) -> list[str]:
     for folder in record.absent:
         with contextlib.suppress(OSError):  # not made at all, or somebody else uses it by now
             os.rmdir(folder)
-    for group in _find_groups(record.cgroup):
+    for group in _find_groups(record.cgroup, record.base):
         left = cgroup.remove_trees([group])
         said += [f"could not remove cgroup {line}" for line in left] or [f"removed cgroup {group}"]
+    if record.base and cgroup.MOUNT in Path(record.base).parents:
+        delegation.clean_up(Path(record.base))
     scratch = scratch_root() / Path(record.scratch).name
     inside = scratch.resolve().parent == scratch_root().resolve()
     if inside and Path(record.scratch) == find_outside(scratch) and scratch.exists():
@@ -179,86 +201,117 @@ def _clean_record(record: Record) -> list[str]:
     return said
 
 
-def unmount_below(folder: Path) -> None:
-    """Detach every mount below ``folder``, the last first: deleting must not enter any of them."""
-    inside = f"{folder.resolve()}/"
-    with Path("/proc/self/mountinfo").open() as mounts:
-        targets = [_decode_mount(line.split(" ")[4]) for line in mounts]
-    for target in reversed(targets):
-        if target.startswith(inside):
-            with contextlib.suppress(OSError):
-                linux.unmount(target)
-
-
-def _decode_mount(text: str) -> str:
-    """A path as mountinfo has it: blanks and backslashes by their octal numbers (proc(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def _find_groups(name: str) -> list[Path]:
-    """The run's group in every hierarchy; the name holds the run's id."""
+def _find_groups(name: str, base: str = "") -> list[Path]:
+    """The run's group in every hierarchy, and below ``base``; the name holds the run's id."""
     if not name.startswith(cgroup.PREFIX) or "/" in name:
         return []
-    own = [each / name for each in cgroup.find_hierarchies() if (each / name).is_dir()]
-    trials = [path for each in cgroup.find_hierarchies() for path in each.glob(f"{name}-*")]
+    places = cgroup.find_hierarchies()
+    if base and cgroup.MOUNT in Path(base).parents:
+        places.append(Path(base))
+    own = [each / name for each in places if (each / name).is_dir()]
+    trials = [path for each in places for path in each.glob(f"{name}-*")]
     return sorted({each.resolve() for each in [*own, *trials]})
 
 
 # ---- entering --------------------------------------------------------------------------------
 
 
-def run_inside(work: Callable[[], int], run_id: str, *, network: bool = True) -> int:
+def run_inside(
+    work: Callable[[], int], run_id: str, *, network: bool = True, connected: bool = False
+) -> int:
     """Run ``work`` in the lab and return its exit code (128 + N if signal N ended it).
 
     With ``network`` the lab has a network of its own with the bridge; without, it keeps the
-    host's (for building images). Raises HostError where this user may not make namespaces.
+    host's (for building images). With ``connected`` it sees the host's buses too. Raises HostError
+    where this user may not make namespaces, and whatever error of the family ``work`` raises.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    require_cache()
     need_mapping = os.geteuid() != 0
     if need_mapping:
         require_subordinate_ids()
+    with cgroup.settled() if network else contextlib.nullcontext(Stay()) as stay:
+        return _visit(_Visit(work, run_id, network, connected, need_mapping, stay))
+
+
+def _visit(visit: "_Visit") -> int:
+    """Fork what enters the lab, and wait for it."""
     alive_read, alive_write = os.pipe()
     ask_read, ask_write = os.pipe()
     answer_read, answer_write = os.pipe()
     keeper = os.fork()
     if keeper == 0:
         os.close(alive_write)
-        _exit_with(lambda: _keep(work, run_id, network, need_mapping, (ask_write, answer_read),
-                                 alive_read))  # fmt: skip
+        _exit_with(lambda: _keep(visit, (ask_write, answer_read), alive_read), visit.told)
     for end in (alive_read, ask_write, answer_read):
         os.close(end)
     try:
-        if need_mapping and os.read(ask_read, 1):
-            map_ids(keeper)
-            os.write(answer_write, b"g")
-        os.close(answer_write)
-        return _wait_forwarding(keeper)
+        _map_when_asked(keeper, ask_read, answer_write, visit)
+        code = _wait_forwarding(keeper)
     finally:
         os.close(alive_write)
         os.close(ask_read)
+    raise_left(visit.told)
+    return code
 
 
-def _exit_with(function: Callable[[], int]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One use of the lab: what is to be done there, and how it is to look. ``told`` is where its
+    processes leave the error that ended them."""
+
+    work: Callable[[], int]
+    run_id: str
+    network: bool
+    connected: bool
+    need_mapping: bool
+    stay: Stay
+    walls: Walls = field(default_factory=read_walls)
+    told: Handover = field(default_factory=Handover)
+
+
+def _map_when_asked(keeper: int, ask: int, answer: int, visit: _Visit) -> None:
+    """Map the user's ids once the keeper has its namespace. Without them it ends by itself."""
+    try:
+        if visit.need_mapping and os.read(ask, 1):
+            map_ids(keeper)
+            os.write(answer, b"g")
+    except HarnessError as error:
+        leave_error(visit.told, error)
+    finally:
+        os.close(answer)
+
+
+def _exit_with(function: Callable[[], int], told: Handover) -> None:
     """Run a child's part and end the child, whatever happens; never returns to the caller."""
-    code = 70
+    code = InternalError.exit_code
     try:
         code = function()
     except HarnessError as error:
-        print(f"error: {format_outside(str(error))}", file=sys.stderr)
+        leave_error(told, error)
         code = error.exit_code
     except OSError as error:
-        print(f"error: this host does not let the harness make its lab: {error}", file=sys.stderr)
-        code = 3
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space, or point HARNESS_CACHE at a larger disk" if full else None
+        leave_error(told, HostError(describe_os_error(error), hint=hint))
+        code = HostError.exit_code
     except Exception as error:
-        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        if os.environ.get("HARNESS_DEBUG"):
-            traceback.print_exc()
+        leave_error(told, InternalError(describe_unexpected(error)), traceback.format_exc())
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+@contextlib.contextmanager
+def _explained(walls: Walls) -> Iterator[None]:
+    """What the kernel refuses here is explained by what of this host forbids it."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_refusal(error, walls) from error
 
 
 def _wait_forwarding(child: int) -> int:
@@ -280,57 +333,63 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _keep(
-    work: Callable[[], int],
-    run_id: str,
-    network: bool,
-    need_mapping: bool,
-    mapping: tuple[int, int],
-    alive: int,
-) -> int:
+def _keep(visit: _Visit, mapping: tuple[int, int], alive: int) -> int:
     """The keeper: a process group of its own (Ctrl-C reaches only the harness), new namespaces."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC
-    if network:
+    if visit.network:
         flags |= linux.CLONE_NEWNET
         outer_network.remember()
+    with _explained(visit.walls):
+        if not _become_mapped(visit, mapping):
+            return HostError.exit_code
+        linux.unshare(flags)
+    init = os.fork()
+    if init == 0:
+        _exit_with(lambda: _init(visit, alive), visit.told)
+    os.close(alive)
+    try:
+        return _wait_forwarding(init)
+    finally:
+        visit.stay.leave()  # the harness, which also does it, may have been killed
+
+
+def _become_mapped(visit: _Visit, mapping: tuple[int, int]) -> bool:
+    """Become root of a user namespace where that is needed; False where nobody maps its ids."""
     ask, answer = mapping
-    if need_mapping:
+    if visit.need_mapping:
         linux.unshare(linux.CLONE_NEWUSER)
         linux.set_dumpable()
         os.write(ask, b"u")
         if not os.read(answer, 1):
-            return 3
+            return False
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     os.close(ask)
     os.close(answer)
-    linux.unshare(flags)
-    init = os.fork()
-    if init == 0:
-        _exit_with(lambda: _init(work, run_id, network, alive))
-    os.close(alive)
-    return _wait_forwarding(init)
+    return True
 
 
-def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> int:
+def _init(visit: _Visit, alive: int) -> int:
     """The first process of the lab."""
-    _set_up_mounts()
-    lab_view.set_up_environment()
-    record = build_record(run_id)
+    with _explained(visit.walls):
+        set_up_mounts(host_proc(), connected=visit.connected)
+    lab_view.set_up_environment(connected=visit.connected)
+    base = visit.stay.base
+    record = replace(build_record(visit.run_id), base="" if base is None else str(base))
     with _hold_record(record):
-        if network:
+        if visit.network:
             _set_up_network()
         worker = os.fork()
         if worker == 0:
             os.close(alive)
-            _exit_with(lambda: _work(work))
+            _exit_with(lambda: _work(visit.work), visit.told)
         code = _reap_until(worker, alive)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(-1, signal.SIGKILL)
         _reap_all()
-        unmount_below(scratch_root() / run_id)
+        unmount_below(scratch_root() / visit.run_id)
         for line in _clean_record(_read_record(record)):
             if line.startswith("could not"):
                 print(f"warning: {format_outside(line)}", file=sys.stderr)
@@ -400,35 +459,7 @@ def _reap_all() -> None:
             os.waitpid(-1, 0)
 
 
-# ---- what the lab looks like inside ----------------------------------------------------------
-
-
-def _set_up_mounts() -> None:
-    """Private mounts; /proc and /sys of the new namespaces; a cgroup view that engines accept."""
-    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    host_proc().mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
-        linux.mount("/proc", host_proc(), "", linux.MS_BIND)
-    linux.mount("proc", "/proc", "proc", quiet)
-    lab_view.set_up_run()
-    hidden = cache_dir() / "lab"
-    hidden.mkdir(parents=True, exist_ok=True)
-    linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)
-    try:
-        linux.mount("sysfs", "/sys", "sysfs", quiet)
-        linux.mount(str(hidden), "/sys/fs/cgroup", "", linux.MS_BIND | linux.MS_REC)
-    except OSError:  # a host that hides parts of /sys keeps its own view
-        pass
-    linux.unmount(hidden)
-    unified = cgroup.MOUNT / "unified"
-    if unified.is_dir() and (unified / "cgroup.procs").exists():
-        with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
-            cgroup.hidden_mount().mkdir(exist_ok=True)
-            linux.mount(str(unified), cgroup.hidden_mount(), "", linux.MS_BIND)
-            linux.unmount(unified)
-            # crun makes groups there all the same: they must not get into the host's tmpfs.
-            linux.mount("tmpfs", unified, "tmpfs", quiet, "mode=755,size=1m")
+# ---- its network ------------------------------------------------------------------------------
 
 
 def _set_up_network() -> None:
@@ -441,53 +472,3 @@ def _set_up_network() -> None:
     )
     for command in commands:
         run_command(command, timeout=10)
-
-
-# ---- without root ----------------------------------------------------------------------------
-
-
-def require_subordinate_ids() -> None:
-    """Raise HostError unless this user may map a range of ids: an image has many owners."""
-    if shutil.which("newuidmap") is None:
-        raise HostError("newuidmap is not installed", hint="install the package uidmap")
-    for name in ("subuid", "subgid"):
-        if find_subordinate_range(Path("/etc") / name) is None:
-            user = _user_name()
-            raise HostError(
-                f"{user} has no subordinate ids in /etc/{name}",
-                hint="as root: usermod --add-subuids 100000-165535 "
-                f"--add-subgids 100000-165535 {user}",
-            )
-
-
-def find_subordinate_range(path: Path) -> tuple[int, int] | None:
-    """(first, count) of this user's range in /etc/subuid or /etc/subgid; None without one."""
-    with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
-            owner, _, numbers = line.partition(":")
-            if owner in (_user_name(), str(os.getuid())):
-                first, _, count = numbers.partition(":")
-                if int(count) >= _SUBORDINATE_IDS:
-                    return int(first), int(count)
-    return None
-
-
-def _user_name() -> str:
-    import pwd
-
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(os.getuid()).pw_name
-    return str(os.getuid())
-
-
-def map_ids(pid: int) -> None:
-    """Map this user to root of ``pid``'s user namespace, and the subordinate range after it."""
-    for tool, name, own in (
-        ("newuidmap", "subuid", os.getuid()),
-        ("newgidmap", "subgid", os.getgid()),
-    ):
-        span = find_subordinate_range(Path("/etc") / name)
-        if span is None:
-            raise HostError(f"no subordinate range in /etc/{name}")
-        numbers = (0, own, 1, 1, span[0], span[1])
-        run_command([tool, str(pid), *map(str, numbers)], timeout=10)

@@ -9,7 +9,7 @@ engines leave below /run goes with the lab.
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness import linux
@@ -22,6 +22,7 @@ HIDDEN = (
 )
 """What the lab has its own of, or none: the system bus, systemd's own sockets (manager, logind,
 machined, journal), and what engines of the host keep by a fixed name."""
+_SERVICES = ("dbus", "systemd")
 _OF_USERS = ("bus", "systemd")
 """In a user's folder below /run/user: the bus, and the sockets of the user's own systemd."""
 LOCALE = "C.UTF-8"
@@ -29,24 +30,30 @@ _RESOLVER = "systemd/resolve"
 _DESCRIPTORS = Path("/proc/self/fd")
 _DROPPED = {
     *("INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LANGUAGE", "MAINPID", "MANAGERPID"),
-    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "XDG_RUNTIME_DIR", "XDG_SESSION_ID"),
+    *("MANAGERPIDFDID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
+    *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "CREDENTIALS_DIRECTORY"),
 }
-_DROPPED_FAMILIES = ("DBUS_", "LC_", "LISTEN_", "SYSTEMD_")
+_DROPPED_FAMILIES = ("LC_", "LISTEN_", "SYSTEMD_")
+_OF_SESSION = ("XDG_RUNTIME_DIR", "XDG_SESSION_ID")
+_OF_BUSES = "DBUS_"
 
 
-def set_up_run() -> None:
-    """Mount the lab's own /run, with what else is in the host's, and the cache by a short name."""
+def set_up_run(*, connected: bool) -> None:
+    """Mount the lab's own /run, with what else is in the host's, and the cache by a short name.
+
+    With ``connected`` the host's buses stay: a client of its own libvirt may need them.
+    """
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     with _opened(RUN) as host, _opened(cache) as own:
         names = sorted(os.listdir(RUN))
         linux.mount("tmpfs", RUN, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
         for name in names:
-            if name not in HIDDEN:
+            if name not in HIDDEN or (connected and name in _SERVICES):
                 with contextlib.suppress(FileNotFoundError):  # it has gone in the meantime
                     _keep(host / name, RUN / name)
         _make_own(host)
-        for folder in RUN.glob("user/*"):
+        for folder in () if connected else RUN.glob("user/*"):
             _hide_bus(folder)
         _keep(own, LAB_CACHE)
     use_lab_cache()
@@ -78,9 +85,10 @@ def _keep(source: Path, target: Path) -> None:
 def _make_own(host: Path) -> None:
     """The folders that programs expect, and the resolver's file, which is no bus."""
     for name, mode in (("lock", 0o1777), ("netns", 0o755), ("systemd", 0o755)):
-        (RUN / name).mkdir()
-        (RUN / name).chmod(mode)
-    if (host / _RESOLVER).is_dir():
+        if not (RUN / name).exists():
+            (RUN / name).mkdir()
+            (RUN / name).chmod(mode)
+    if (host / _RESOLVER).is_dir() and not (RUN / _RESOLVER).exists():
         _keep(host / _RESOLVER, RUN / _RESOLVER)
 
 
@@ -95,10 +103,24 @@ def _hide_bus(folder: Path) -> None:
                 linux.mount("/dev/null", place, "", linux.MS_BIND)
 
 
-def set_up_environment() -> None:
-    """Leave out of this process's environment what leads to the host's services, and have the
-    programs of the run write numbers and messages in one form, whatever the user's language."""
-    for name in tuple(os.environ):
-        if name in _DROPPED or name.startswith(_DROPPED_FAMILIES):
-            del os.environ[name]
-    os.environ["LC_ALL"] = LOCALE
+def build_lab_environment(environ: Mapping[str, str], *, connected: bool) -> dict[str, str]:
+    """The environment of everything in the lab: without what leads to the host's services, and in
+    a language in which programs write numbers and messages in one form. Pure.
+
+    With ``connected`` the addresses of the buses stay.
+    """
+    names = set(_DROPPED) if connected else {*_DROPPED, *_OF_SESSION}
+    families = _DROPPED_FAMILIES if connected else (*_DROPPED_FAMILIES, _OF_BUSES)
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in names and not name.startswith(families)
+    }
+    return {**kept, "LC_ALL": LOCALE}
+
+
+def set_up_environment(*, connected: bool) -> None:
+    """Make it this process's own."""
+    environment = build_lab_environment(os.environ, connected=connected)
+    os.environ.clear()
+    os.environ.update(environment)

@@ -20,7 +20,7 @@ def add_writing(tree: CgroupTree, run_id: str) -> CgroupTree:
     """The tree with the groups that limit writing, where this host has a controller for it."""
     if tree.version == 2:
         with contextlib.suppress(OSError):
-            for folder in (MOUNT, *tree.roots):
+            for folder in (*(root.parent for root in tree.roots), *tree.roots):
                 (folder / "cgroup.subtree_control").write_text("+io")
         return tree
     if not (MOUNT / "blkio").is_dir():

@@ -20,7 +20,7 @@ from harness.images.model import Image
 from harness.images.recipes import AGENT
 from harness.images.workshop import write_text
 from harness.plan import ScheduledTrial, Workload
-from harness.runner import Bench, build_spec
+from harness.runner import Bench, build_spec, describe_error, find_remedy
 from harness.starter import read_clock
 
 FIELDS = (
@@ -59,6 +59,14 @@ class Finding:
     entries: int
     differing: int
     examples: tuple[str, ...] = ()
+
+
+class Unlistable(HostError):
+    """A platform that cannot show its tree of an image, for a reason of its own."""
+
+    def __init__(self, platform: str, message: str, hint: str | None) -> None:
+        super().__init__(message, hint=hint)
+        self.platform = platform
 
 
 def parse_listing(text: str) -> Listing:
@@ -195,9 +203,9 @@ def _list(platform: str, image: Image, bench: Bench, *, brief: bool) -> Listing:
             instance.wait_ready()
             instance.channel.wait_exit(read_clock() + int(_TIMEOUT * _NANOSECONDS))
             return parse_listing(instance.channel.output.decode())
-    except TrialError as error:
-        message = f"image {image.name} cannot be listed on {platform}: {error.message}"
-        raise HostError(message, hint=error.hint) from error
+    except Exception as error:
+        message = f"image {image.name} cannot be listed on {platform}: {describe_error(error)}"
+        raise Unlistable(platform, message, find_remedy(error)) from error
 
 
 def _build_spec(platform: str, image: Image, bench: Bench) -> InstanceSpec:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from harness.errors import HostError
+
 LAB_CACHE = Path("/run/lab")
 """What the cache is called inside the lab, wherever it is: short enough for a socket (108 bytes,
 unix(7)), of one mount with all that is in it, and without a letter that means something to a
@@ -15,7 +17,8 @@ def cache_dir() -> Path:
     """The folder of all that can be made again: ``$HARNESS_CACHE``, else the user's cache.
 
     Images, programs, the guest kernel, proofs of accelerators, and per-run scratch space. Links are
-    followed: runc refuses a root file system whose path has one. In the lab: `LAB_CACHE`.
+    followed: runc refuses a root file system whose path has one. In the lab: `LAB_CACHE`. Raises
+    HostError for a user who has no home.
     """
     return LAB_CACHE if _outside else _find_cache()
 
@@ -24,8 +27,19 @@ def _find_cache() -> Path:
     explicit = os.environ.get("HARNESS_CACHE")
     if explicit:
         return Path(explicit).resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    base = os.environ.get("XDG_CACHE_HOME") or str(find_home() / ".cache")
     return (Path(base) / "container-or-vm").resolve()
+
+
+def find_home() -> Path:
+    """This user's home; raises HostError where neither HOME nor a line of passwd names it."""
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise HostError(
+            f"user {os.getuid()} has no home folder: HOME is not set, and /etc/passwd has no line",
+            hint="HARNESS_CACHE names a folder for images and scratch files",
+        )
+    return Path(home)
 
 
 def use_lab_cache() -> None:

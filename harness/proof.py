@@ -4,16 +4,20 @@ The trials are those of an ordinary small run, in a folder that is thrown away.
 """
 
 import datetime
-import tempfile
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InternalError
 from harness.model import NO_ACCELERATOR, Outcome
 from harness.plan_file import read_plan
 from harness.session import Order, build_run_id, run_order
-from harness.store import read_journal, read_manifest
+from harness.store import read_journal
+from harness.temporary import start_temporary
+
+_SIGNALLED = 128
+"""What is above it in an exit code is the number of the signal that ended a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +63,52 @@ def prove_platforms(
     """
     if not names:
         return {}
+    proofs = _prove_together(names, options, say)
+    missing = [name for name in names if name not in proofs]
+    if len(names) > 1:
+        # What ended the run for all may be the doing of one.
+        for name in missing:
+            proofs |= _prove_together([name], options, say)
+    return proofs
+
+
+def _prove_together(
+    names: Sequence[str], options: Mapping[str, object], say: Callable[[str], None]
+) -> dict[str, Proof]:
+    """One run of these platforms. Those are missing that something ended with which may be
+    another's doing, unless there is only one."""
     keys = {"platforms": tuple(names), "workloads": ("noop",), "blocks": 1, "warmup": 0}
     plan = read_plan(None, {**keys, "aa": (), "density": 0, **options}, new_seed=1)
-    with tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
+    with start_temporary("doctor") as folder:
         run_id = build_run_id(datetime.datetime.now(datetime.UTC))
-        order = Order(plan, Path(folder) / "out", (), run_id, strict=False)
-        try:
-            code = run_order(order, Quiet(say))
-        except HarnessError as error:
-            return {name: Proof(reason=str(error)) for name in names}
-        if code != 0:
-            return {name: Proof(reason=f"the trials ended with {code}") for name in names}
-        return _read_proofs(names, order.folder)
+        order = Order(plan, folder / "out", (), run_id, strict=False)
+        reason, shared = _run(order, say)
+        left_out = {each.platform: str(each).partition(": ")[2] for each in order.left_out}
+        proofs = {name: Proof(reason=left_out[name]) for name in names if name in left_out}
+        if reason is None or shared or len(names) == 1:
+            outcomes = _read_outcomes(order.folder)
+            for name in names:
+                if name not in proofs:
+                    proofs[name] = _build_proof(outcomes.get(name), reason)
+    return proofs
 
 
-def _read_proofs(names: Sequence[str], folder: Path) -> Mapping[str, Proof]:
-    outcomes = {each.platform: each for each in read_journal(folder / "journal.jsonl")}
-    lines = read_manifest(folder).get("left_out")
-    left_out = dict(str(line).split(": ", 1) for line in lines) if isinstance(lines, list) else {}
-    return {name: _build_proof(outcomes.get(name), left_out.get(name)) for name in names}
+def _run(order: Order, say: Callable[[str], None]) -> tuple[str | None, bool]:
+    """Carry it out. Why it did not come to its end, None if it did; whether that is true for every
+    platform."""
+    try:
+        code = run_order(order, Quiet(say))
+    except HarnessError as error:
+        return str(error), not isinstance(error, InternalError)
+    if code > _SIGNALLED:
+        return f"it ended the process that ran it: {signal.strsignal(code - _SIGNALLED)}", False
+    return (f"the run ended with {code}" if code else None), False
+
+
+def _read_outcomes(folder: Path) -> dict[str, Outcome]:
+    journal = folder / "journal.jsonl"
+    found = read_journal(journal) if journal.exists() else []
+    return {each.platform: each for each in found}
 
 
 def _build_proof(outcome: Outcome | None, reason: str | None) -> Proof:

@@ -12,6 +12,7 @@ from harness.images.model import GuestKernel, Image
 from harness.model import AA_SUFFIX, base_platform
 from harness.plan import Plan, build_block, build_document
 from harness.probes import memory
+from harness.roster import LeftOut
 from harness.runner import Bench, build_spec
 from harness.variants import find_points
 
@@ -23,7 +24,7 @@ def build_manifest(
     order: "Order",
     bench: Bench,
     toolbox: Toolbox,
-    left_out: Sequence[str],
+    left_out: Sequence[LeftOut | str],
     state: preflight.State,
 ) -> dict[str, object]:
     """All that is needed to judge and to repeat the run, in JSON types."""
@@ -39,6 +40,7 @@ def build_manifest(
         "host": asdict(facts),
         "memory_settings": memory.read_settings(),
         "cgroups": _describe_cgroups(bench.tree),
+        **({"cgroups_missing": cgroup.explain_missing()} if bench.tree is None else {}),
         "privileged": lab.is_privileged(),
         "tools": host.read_tools(),
         "preflight": asdict(state),
@@ -48,7 +50,8 @@ def build_manifest(
         "guest_kernel": _describe_kernel(toolbox.kernel),
         "accelerator": _describe_accelerators(platforms),
         "platforms": platforms,
-        "left_out": list(left_out),
+        "left_out": [str(each) for each in left_out],
+        "left_out_details": [asdict(each) for each in left_out if isinstance(each, LeftOut)],
         "parity": dict(bench.parity),
         DIFFER: describe_points(order.plan, grouped=bench.tree is not None),
     }

@@ -10,6 +10,7 @@ import errno
 import shutil
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from harness import cgroup, lab
 from harness.certificate import KEY, Condition, build_document, parse_conditions
 from harness.conditions import find_backing, read_conditions
 from harness.drivers.base import Driver, Instance, InstanceSpec
-from harness.errors import HarnessError, TrialError
+from harness.errors import (
+    SET_UP_HINT,
+    HarnessError,
+    TrialError,
+    describe_import,
+    describe_os_error,
+    describe_unexpected,
+)
 from harness.ground import (
     check_kept,
     limit_instance_writing,
@@ -40,6 +48,7 @@ from harness.model import (
     base_platform,
     build_phases,
 )
+from harness.paths import format_outside
 from harness.plan import ScheduledTrial, Workload
 from harness.probes import disk, memory, noise, panic, request
 from harness.probes.cpu import CpuAccount, open_account
@@ -55,6 +64,9 @@ _ROUND_TRIPS = 15
 _STOP_PHASES = {"ended": "end", "released": "libvirt", "destroyed": "destroy"}
 _KEPT = ("*.log", "*.xml", "config.json")
 """What is kept of a failed trial's folder: what was printed, and what an instance was made from."""
+
+TRACE = "traceback.log"
+"""Beside these, of what nobody expected: where in the harness it happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +142,11 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
     outcome = build_outcome(scheduled, bench)
     try:
         trial.measure()
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         notes.measurements.clear()
-        notes.details.setdefault("logs", [])
+        notes.details["logs"] = [
+            *_list_logs(notes.details), *keep_trace(error, bench.logs, scheduled.trial)
+        ]  # fmt: skip
         outcome = replace(
             outcome, status="failed", error=describe_error(error), hint=find_remedy(error)
         )
@@ -238,7 +252,7 @@ class _Trial:
                     self._start_and_stop()
                 finally:
                     self._note_noise(before)
-        except (HarnessError, OSError):  # what it left may go with its file system
+        except Exception:  # what it left may go with its file system
             self.notes.details["logs"] = keep_logs(self.spec.folder, self.bench.logs, self.number)
             raise
         self._note_stop(left)
@@ -408,20 +422,54 @@ def build_stop_rows(requested: int, stopped: int, ends: Mapping[str, int]) -> li
 # ---- failures --------------------------------------------------------------------------------
 
 
-def describe_error(error: HarnessError | OSError) -> str:
-    """One line that says what went wrong."""
+def is_expected(error: Exception) -> bool:
+    """Whether it is a refusal that has words of its own, and no fault of the harness."""
+    return isinstance(error, HarnessError | OSError | ImportError)
+
+
+def describe_error(error: Exception) -> str:
+    """One line that says what went wrong, with paths as they are outside the lab."""
+    return format_outside(_describe(error))
+
+
+def _describe(error: Exception) -> str:
     if isinstance(error, HarnessError):
         return error.message
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if isinstance(error, ImportError):
+        return describe_import(error)
+    return f"internal error: {describe_unexpected(error)}"
 
 
-def find_remedy(error: HarnessError | OSError) -> str | None:
+def find_remedy(error: Exception) -> str | None:
     """What mends it, where that is known."""
     if isinstance(error, HarnessError):
-        return error.hint
+        return error.hint and format_outside(error.hint)
+    if isinstance(error, ImportError):
+        return SET_UP_HINT
+    if not isinstance(error, OSError):
+        return f"a fault of the harness; the trial's {TRACE} shows where"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "free some space, or point HARNESS_CACHE at a larger disk" if full else None
+
+
+def keep_trace(error: Exception, logs: Path, trial: int) -> list[str]:
+    """Write down where an exception came from that nobody expected; the file's name."""
+    if is_expected(error):
+        return []
+    target = logs / f"trial-{trial}"
+    with contextlib.suppress(OSError):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / TRACE).write_text("".join(traceback.format_exception(error)))
+        return [f"logs/{target.name}/{TRACE}"]
+    return []
+
+
+def _list_logs(details: Mapping[str, object]) -> list[str]:
+    """The names of the logs that a trial has kept so far."""
+    found = details.get("logs")
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def keep_logs(source: Path, logs: Path, trial: int) -> list[str]:

@@ -8,8 +8,8 @@ import contextlib
 import datetime
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +18,12 @@ from harness.certificate import build_certificate
 from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
-from harness.errors import HarnessError, HostError, InputError
+from harness.errors import InputError
 from harness.ground import format_refused
-from harness.images.bootable import require_forms
-from harness.images.catalog import require_image, require_packing
+from harness.handover import Handover
+from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
-from harness.images.model import Image
-from harness.images.pack import EXTRA_PATHS
+from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
 from harness.launch import require_launches
 from harness.limits import add_writing
@@ -34,6 +33,7 @@ from harness.model import Measurement, Outcome
 from harness.moves.series import list_unmovable
 from harness.pace import Budget, Judge, Pace
 from harness.paths import scratch_root
+from harness.places import require_cache
 from harness.plan import (
     Plan,
     ScheduledTrial,
@@ -41,19 +41,18 @@ from harness.plan import (
     parse_document,
 )
 from harness.precision import Ending, find_next_look, format_ending
+from harness.preparation import Failed, build_own, is_machine
 from harness.probes import disk, portability
 from harness.room import build_reserve, require_room
+from harness.roster import LeftOut, Roster
 from harness.run_manifest import build_manifest
-from harness.runner import Bench, build_spec
+from harness.runner import Bench, build_spec, describe_error
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
 from harness.store.needs import note_run
-from harness.variants import parse_variant
 from harness.work import Work, build_work
 
 LOGS = "logs"
-_VM_PREFIX = "vm-"
-_FROM_DISK = "vm-disk"
 
 
 class Listener(Protocol):
@@ -83,6 +82,17 @@ class Order:
     strict: bool = True
     """Whether a platform that cannot run here is an error (asked by name) or is left out."""
     resume: bool = False
+    told: Handover = field(default_factory=Handover, compare=False)
+    """What the run's processes tell each other of the platforms that are left out."""
+
+    def open_roster(self) -> Roster:
+        """Who takes part, as far as it is known by now."""
+        return Roster(self.strict, self.folder / LOGS, self.told)
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The platforms that take no part, as far as it is known by now."""
+        return [each for each in self.open_roster().left_out if not each.part]
 
 
 def build_run_id(now: datetime.datetime) -> str:
@@ -113,38 +123,38 @@ def run_order(order: Order, listener: Listener, judge: Judge | None = None) -> i
         return code
     state = preflight.read_state()  # from outside: the lab sees no processes but its own
     judge = None if order.plan.precision is None else judge
-    return lab.run_inside(lambda: _measure(order, listener, state, judge), order.run_id)
+    work = lambda: _measure(order, listener, state, judge)  # noqa: E731 - it is one call
+    return lab.run_inside(work, order.run_id, connected=order.plan.connection is not None)
 
 
 def prepare(order: Order, say: Callable[[str], None]) -> int:
     """Clean up after dead runs and build what is missing; an exit code, 0 if all is there."""
+    require_cache()
     for line in lab.clean_dead_runs():
         say(line)
     if os.geteuid() == 0:
-        return build_parts(order.plan, say)
-    return lab.run_inside(lambda: build_parts(order.plan, say), order.run_id, network=False)
+        return build_parts(order, say)
+    return lab.run_inside(lambda: build_parts(order, say), order.run_id, network=False)
 
 
-def build_parts(plan: Plan, say: Callable[[str], None]) -> int:
-    """Build whatever the plan needs and the cache has not; needs the host's network."""
+def build_parts(order: Order, say: Callable[[str], None]) -> int:
+    """Build whatever the plan needs and the cache has not; needs the host's network.
+
+    A platform whose own part cannot be built is left out; raises HostError or InputError for what
+    all need, and where none is left.
+    """
+    plan, roster = order.plan, order.open_roster()
     require_generators(plan.workloads)
     build_programs()
-    images: dict[str, Image] = {}
-    for name in sorted({workload.image for workload in plan.workloads}):
-        image = images[name] = require_image(name, say)
-        for variant in map(parse_variant, plan.platforms):
-            if variant.options.disk in EXTRA_PATHS:
-                require_packing(name, str(variant.options.disk), say)
-            if variant.base == _FROM_DISK:
-                require_forms(image, say)
+    names = sorted({workload.image for workload in plan.workloads})
+    images = {name: require_image(name, say) for name in names}
     require_launches(plan.workloads, images)
-    if _needs_kernel(plan):
-        require_guest_kernel(say)
+    failed: Failed = {}
+    for platform in plan.platforms:
+        with roster.trying(platform):
+            build_own(platform, images, failed, say)
+    roster.require_any(plan.platforms)
     return 0
-
-
-def _needs_kernel(plan: Plan) -> bool:
-    return any(platform.startswith(_VM_PREFIX) for platform in plan.platforms)
 
 
 # ---- in the lab ------------------------------------------------------------------------------
@@ -157,21 +167,29 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
     os.chdir(scratch)  # conmon leaves a file where it was called for a container out of memory
     tree = cgroup.find_tree(order.run_id)
     tree = add_writing(tree, order.run_id) if tree and plan.io is not None else tree
+    roster = order.open_roster()
     toolbox = build_toolbox(order, scratch, listener.say)
-    drivers, left_out = find_drivers(plan, toolbox, strict=order.strict)
+    drivers = find_drivers(plan, toolbox, roster)
     bench = build_bench(order, drivers, scratch, tree)
     with contextlib.ExitStack() as engines:
         engines.enter_context(start_use(list_used(bench, toolbox)))
-        left_out += leave_out_large(order, drivers, bench)
-        left_out += start_engines(order, drivers, bench, engines)
-        left_out += list_unreachable(plan, drivers)
-        left_out += list_exempt(plan, drivers, grouped=tree is not None)
-        left_out += list_unmovable(plan, drivers)
+        leave_out_large(order, drivers, bench, roster)
+        start_engines(order, drivers, bench, roster, engines, listener.say)
+        packed = roster.go_through(drivers, lambda _, each: list_packed(bench.images, each))
+        for paths in packed.values():
+            engines.enter_context(start_use(paths))
+        fixed = read_all_fixed(bench.images, drivers, roster)
+        ready = replace(bench, drivers=drivers, fixed=fixed)
+        require_described(plan, ready, drivers, roster)
+        ready = replace(ready, parity=check_parity(plan, ready, drivers, roster, listener.say))
+        left_out: list[LeftOut | str] = [
+            *roster.left_out,
+            *list_unreachable(plan, drivers, roster),
+            *list_exempt(plan, drivers, grouped=tree is not None),
+            *list_unmovable(plan, drivers),
+        ]
         for line in left_out:
             listener.say(f"left out: {line}")
-        engines.enter_context(start_use(list_packed(bench.images, drivers)))
-        ready = replace(bench, drivers=drivers, fixed=read_all_fixed(bench.images, drivers))
-        ready = replace(ready, parity=check_parity(plan, ready, listener.say))
         settled = settle_arms(order, drivers, listener.say)
         manifest = build_manifest(settled, ready, toolbox, left_out, state)
         _run_trials(settled, ready, manifest, listener, judge)
@@ -193,59 +211,75 @@ def settle_arms(order: Order, drivers: Mapping[str, Driver], say: Callable[[str]
     return replace(order, plan=replace(plan, aa=chosen))
 
 
-def check_parity(plan: Plan, bench: Bench, say: Callable[[str], None]) -> dict[str, object]:
-    """Compare the trees of imported images before anything is measured on them.
+def check_parity(
+    plan: Plan,
+    bench: Bench,
+    drivers: dict[str, Driver],
+    roster: Roster,
+    say: Callable[[str], None],
+) -> dict[str, object]:
+    """Compare the trees of imported images before anything is measured on them. A platform that
+    cannot show its tree is left out of ``drivers``, which are those of ``bench``.
 
     Raises HostError where they differ, unless the plan allows it.
     """
     imported = [image for _, image in sorted(bench.images.items()) if image.imported]
-    findings = parity.check_images(bench, imported, say)
+    while True:
+        try:
+            findings = parity.check_images(bench, imported, say)
+            break
+        except parity.Unlistable as error:
+            roster.leave_out(error.platform, error.message, error.hint)
+            del drivers[error.platform]
+            roster.require_any(drivers)
     if not plan.allow_different_trees:
         parity.require_same(findings)
     return parity.build_report(findings)
 
 
-def leave_out_large(order: Order, drivers: dict[str, Driver], bench: Bench) -> list[str]:
-    """A line for each platform of which this host has no room for even one instance, and that is
-    then no longer among ``drivers``. Raises HostError instead where that is strict."""
-    left_out = []
-    for name, driver in tuple(drivers.items()):
-        try:
-            for spec in build_first_specs(order.plan, bench, name):
-                require_room(
-                    spec, driver.kind, bench.reserve, bench.scratch, elsewhere=bench.remote
-                )
-        except HarnessError as error:
-            if order.strict:
-                raise HostError(f"{name}: {error.message}", hint=error.hint) from None
-            left_out.append(f"{name}: {error.message}")
-            del drivers[name]
-    if not drivers:
-        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
-    return left_out
+def leave_out_large(order: Order, drivers: dict[str, Driver], bench: Bench, roster: Roster) -> None:
+    """Leave out each platform of which this host has no room for even one instance."""
+
+    def check(name: str, driver: Driver) -> None:
+        for spec in build_first_specs(order.plan, bench, name):
+            require_room(spec, driver.kind, bench.reserve, bench.scratch, elsewhere=bench.remote)
+
+    roster.go_through(drivers, check)
 
 
 def start_engines(
-    order: Order, drivers: dict[str, Driver], bench: Bench, stack: contextlib.ExitStack
-) -> list[str]:
-    """What comes once before all trials, for every platform; a line for each that it fails for,
-    and that is then no longer among ``drivers``. Raises HostError instead where that is strict.
-    """
-    left_out = []
-    for name in tuple(drivers):
+    order: Order,
+    drivers: dict[str, Driver],
+    bench: Bench,
+    roster: Roster,
+    stack: contextlib.ExitStack,
+    say: Callable[[str], None],
+) -> None:
+    """What comes once before all trials, for every platform; it ends with ``stack``. A platform
+    that it fails for is left out."""
+
+    def start(name: str, driver: Driver) -> None:
+        specs = build_first_specs(order.plan, bench, name)
+        stack.enter_context(_start_run(name, driver, specs, say))
+
+    roster.go_through(drivers, start)
+
+
+@contextlib.contextmanager
+def _start_run(
+    name: str, driver: Driver, specs: list[InstanceSpec], say: Callable[[str], None]
+) -> Iterator[None]:
+    """The driver's own; what fails when it ends is said, and takes nothing from what was
+    measured: the lab ends whatever is left."""
+    with contextlib.ExitStack() as own:
+        own.enter_context(driver.start_run(specs))
         try:
-            specs = build_first_specs(order.plan, bench, name)
-            stack.enter_context(drivers[name].start_run(specs))
-        except HostError as error:
-            if order.strict:
-                raise HostError(
-                    f"{name} cannot run here: {error.message}", hint=error.hint
-                ) from error
-            left_out.append(f"{name}: {error}")
-            del drivers[name]
-    if not drivers:
-        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
-    return left_out
+            yield
+        finally:
+            try:
+                own.close()
+            except Exception as error:
+                say(f"{name} was not taken down in order: {describe_error(error)}")
 
 
 def build_first_specs(plan: Plan, bench: Bench, platform: str) -> list[InstanceSpec]:
@@ -259,11 +293,23 @@ def build_first_specs(plan: Plan, bench: Bench, platform: str) -> list[InstanceS
     ]
 
 
-def list_unreachable(plan: Plan, drivers: Mapping[str, Driver]) -> list[str]:
-    """A line for each platform that runs only what needs no network."""
+def list_unreachable(plan: Plan, drivers: dict[str, Driver], roster: Roster) -> list[LeftOut]:
+    """What is left out on each platform that runs only what needs no network."""
     names = ", ".join(each.name for each in plan.workloads if each.network)
-    reasons = {name: driver.no_network for name, driver in drivers.items()} if names else {}
-    return [f"{name} with {names}: {reason}" for name, reason in reasons.items() if reason]
+    reasons = roster.go_through(drivers, lambda _, driver: driver.no_network) if names else {}
+    return [
+        LeftOut(name, reason, part=f"with {names}") for name, reason in reasons.items() if reason
+    ]
+
+
+def require_described(plan: Plan, bench: Bench, drivers: dict[str, Driver], roster: Roster) -> None:
+    """Leave out each platform that cannot say how it starts an instance: the manifest has it."""
+
+    def describe(name: str, driver: Driver) -> None:
+        for spec in build_first_specs(plan, bench, name):
+            driver.describe(spec)
+
+    roster.go_through(drivers, describe)
 
 
 def _run_trials(
@@ -327,10 +373,15 @@ def _say_ending(ending: Ending, say: Callable[[str], None]) -> None:
 
 def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> Toolbox:
     """What the drivers may use; the guest kernel only where a VM asks for it."""
-    plan = order.plan
+    plan, roster = order.plan, order.open_roster()
+    kernel: GuestKernel | None = None
+    for name in plan.platforms:
+        if is_machine(name) and kernel is None and not roster.is_out(name):
+            with roster.trying(name):
+                kernel = require_guest_kernel(say)
     return Toolbox(
         starter=build_programs().starter,
-        kernel=require_guest_kernel(say) if _needs_kernel(plan) else None,
+        kernel=kernel,
         accelerator=plan.accelerator,
         connection=plan.connection,
         logs=order.folder / LOGS,
@@ -342,27 +393,25 @@ def build_toolbox(order: Order, scratch: Path, say: Callable[[str], None]) -> To
     )
 
 
-def find_drivers(
-    plan: Plan, toolbox: Toolbox, *, strict: bool
-) -> tuple[dict[str, Driver], list[str]]:
-    """The plan's platforms that can run here, and a line for each that cannot.
+def find_drivers(plan: Plan, toolbox: Toolbox, roster: Roster) -> dict[str, Driver]:
+    """The plan's platforms that can run here; the others are left out.
 
-    Raises HostError for one of the latter with ``strict``, and where none is left.
+    Raises HostError for one of the latter that was asked for by name, and where none is left.
     """
     drivers: dict[str, Driver] = {}
-    left_out: list[str] = []
     for name in plan.platforms:
-        driver = load_driver(name, toolbox)
-        reason = driver.unavailable()
-        if reason is None:
-            drivers[name] = driver
-        elif strict:
-            raise HostError(f"{name} cannot run here: {reason}")
-        else:
-            left_out.append(f"{name}: {reason}")
-    if not drivers:
-        raise HostError("no platform of the plan can run here", hint="; ".join(left_out))
-    return drivers, left_out
+        if roster.is_out(name):
+            continue
+        reason = None
+        with roster.trying(name):
+            driver = load_driver(name, toolbox)
+            reason = driver.unavailable()
+            if reason is None:
+                drivers[name] = driver
+        if reason is not None:
+            roster.leave_out(name, reason)
+    roster.require_any(plan.platforms)
+    return drivers
 
 
 def build_bench(
@@ -403,22 +452,20 @@ def list_used(bench: Bench, toolbox: Toolbox) -> list[Path]:
     return [toolbox.starter, *kernel, *(image.tree for image in bench.images.values())]
 
 
-def list_packed(images: Mapping[str, Image], drivers: Mapping[str, Driver]) -> list[Path]:
-    """The files of the images in the forms that platforms need: disks and snapshots too."""
-    packed = [each for driver in drivers.values() for image in images.values()
-              for each in driver.packed(image)]  # fmt: skip
-    return [path for each in packed for path in each.paths]
+def list_packed(images: Mapping[str, Image], driver: Driver) -> list[Path]:
+    """The files of the images in the forms that a platform needs: disks and snapshots too."""
+    return [path for image in images.values() for each in driver.packed(image)
+            for path in each.paths]  # fmt: skip
 
 
 def read_all_fixed(
-    images: Mapping[str, Image], drivers: Mapping[str, Driver]
+    images: Mapping[str, Image], drivers: dict[str, Driver], roster: Roster
 ) -> dict[tuple[str, str], list[Measurement]]:
     """`read_fixed` of every platform and image, once all that they start from is made."""
-    return {
-        (name, image.name): read_fixed(driver, image)
-        for name, driver in drivers.items()
-        for image in images.values()
-    }
+    found = roster.go_through(
+        drivers, lambda _, driver: {each.name: read_fixed(driver, each) for each in images.values()}
+    )
+    return {(name, image): rows for name, own in found.items() for image, rows in own.items()}
 
 
 def read_fixed(driver: Driver, image: Image) -> list[Measurement]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.measure import RESULTS
-from harness.cli.output import say, shorten_path
+from harness.cli.output import naming_full_disk, say, shorten_path
 from harness.errors import HostError, InputError
 
 if TYPE_CHECKING:
@@ -156,8 +156,9 @@ def _conclude(folder: Path, as_json: bool) -> int:
     from harness.store import read_journal, write_samples
 
     say("writing the report")
-    write_samples(folder)
-    render_report(folder)
+    with naming_full_disk(folder):
+        write_samples(folder)
+        render_report(folder)
     results = load_results(folder)
     if as_json:
         click.echo(json.dumps(build_document(results), indent=1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.measure import RESULTS
-from harness.cli.output import say, shorten_path
+from harness.cli.output import naming_full_disk, say, shorten_path
 from harness.errors import HostError, InputError
 
 _SEEDS = 1 << 32
@@ -54,8 +54,9 @@ def _conclude(folder: Path) -> int:
     from harness.store import read_journal, write_samples
 
     say("writing the report")
-    write_samples(folder)
-    render_report(folder)
+    with naming_full_disk(folder):
+        write_samples(folder)
+        render_report(folder)
     click.echo(format_rebuilds(load_results(folder)))
     click.echo(f"report: {shorten_path(folder / 'report.html')}")
     outcomes = read_journal(folder / "journal.jsonl")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import format_tree, say, shorten_path
-from harness.errors import HostError, InputError
+from harness.cli.output import format_tree, naming_full_disk, say, shorten_path
+from harness.errors import HarnessError, HostError, InputError
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -175,18 +175,25 @@ def _measure(order: "Order") -> int:
     from harness.session import run_order
 
     listener = start_listener()
-    folder = shorten_path(order.folder)
     judge = build_judge(order.folder, order.plan.precision, listener.say)
     try:
         code = run_order(order, listener, judge)
+    except HarnessError:
+        _say_rest(order.folder)
+        raise
     finally:
         listener.close()
     if code != 0:
-        if (order.folder / "journal.jsonl").exists():
-            say(f"what was measured is in {folder}")
-            say(f"to go on: python -m harness run --resume {folder}")
+        _say_rest(order.folder)
         return code
     return _conclude(order.folder)
+
+
+def _say_rest(folder: Path) -> None:
+    """Where the trials of a run are that did not come to its end."""
+    if (folder / "journal.jsonl").exists():
+        say(f"what was measured is in {shorten_path(folder)}")
+        say(f"to go on: python -m harness run --resume {shorten_path(folder)}")
 
 
 def _conclude(folder: Path) -> int:
@@ -194,9 +201,10 @@ def _conclude(folder: Path) -> int:
     from harness.store import read_journal, write_pyperf, write_samples
 
     say("writing the report")
-    write_samples(folder)
-    write_pyperf(folder)
-    render_report(folder)
+    with naming_full_disk(folder):
+        write_samples(folder)
+        write_pyperf(folder)
+        render_report(folder)
     click.echo(format_summary(folder))
     click.echo(f"report: {shorten_path(folder / 'report.html')}")
     outcomes = read_journal(folder / "journal.jsonl")

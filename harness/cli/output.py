@@ -1,12 +1,17 @@
 """Print data: aligned columns for people, JSON for scripts. stdout is data, stderr is talk."""
 
+import contextlib
+import errno
 import json
 import os
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
+
+from harness.errors import HostError
 
 
 def print_json(value: object) -> None:
@@ -74,3 +79,19 @@ def _format(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """While a run's report is written: a disk that gets full is named, with what helps. The trials
+    are in the journal, so that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        shown = shorten_path(folder)
+        raise HostError(
+            f"the report of {shown} cannot be written: {error.strerror}; its trials are kept",
+            hint=f"free some space, then: python -m harness report {shlex.quote(shown)}",
+        ) from error

@@ -27,7 +27,7 @@ def print_page(page: Path, out: Path) -> None:
 
     Raises HostError without a browser.
     """
-    with tempfile.TemporaryDirectory(prefix="harness-print-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".print-", dir=out.absolute().parent) as folder:
         printed = Path(folder, "page.pdf")
         run_command(build_print(require_browser(), page, printed, Path(folder)), timeout=_TIMEOUT)
         if not printed.exists():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from harness.cli.output import print_rows, shorten_path
+from harness.cli.output import naming_full_disk, print_rows, shorten_path
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ def report(
     from harness.cli.printing import print_page
 
     for folder in folders:
-        for path in render_report(folder, wanted, out, print_page, beside, claims, evidence):
+        with naming_full_disk(folder):
+            written = render_report(folder, wanted, out, print_page, beside, claims, evidence)
+        for path in written:
             click.echo(shorten_path(path))
 
 

@@ -19,6 +19,7 @@ from harness.drivers.rooted import (
 )
 from harness.images.model import Image
 from harness.model import Kind
+from harness.overlay import find_overlay_fault
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 
@@ -39,9 +40,7 @@ class NamespaceDriver:
         missing = [name for name in _NAMESPACES if not Path(f"/proc/self/ns/{name}").exists()]
         if missing:
             return f"this kernel has no {', '.join(missing)} namespaces"
-        if "overlay" not in Path("/proc/filesystems").read_text():
-            return "this kernel has no overlayfs; `modprobe overlay` loads it"
-        return None
+        return find_overlay_fault()
 
     def files(self, image: Image) -> Sequence[Path]:
         return rooted_files(image, self.toolbox.starter)

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import cgroup, lab
 from harness.conditions import read_guest_processes
 from harness.drivers.base import Driver, Instance, InstanceSpec
-from harness.errors import HarnessError, TrialError
+from harness.errors import TrialError
 from harness.images.recipes import AGENT
 from harness.isolation import containment, limits
 from harness.isolation.evidence import parse_probe, read_host, read_outside
@@ -35,7 +35,7 @@ from harness.limits import (
 )
 from harness.model import Measurement, Outcome
 from harness.plan import ScheduledTrial, Workload
-from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy
+from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy, keep_trace
 
 _PROBE_S = 120.0
 _HOGS_S = 60.0
@@ -82,9 +82,11 @@ def run_task(scheduled: ScheduledTrial, site: Site) -> Outcome:
     outcome = build_outcome(scheduled, site.bench)
     try:
         trial.run()
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         outcome = replace(outcome, status="failed", error=describe_error(error),
                           hint=find_remedy(error))  # fmt: skip
+        if logs := keep_trace(error, site.bench.logs, scheduled.trial):
+            trial.details["logs"] = logs
         trial.rows.clear()
     return replace(outcome, accelerator=trial.accelerator or outcome.accelerator,
                    measurements=tuple(trial.rows), marks=tuple(dict.fromkeys(trial.marks)),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.drivers.base import Driver
-from harness.errors import HarnessError
 from harness.images.model import Image
 from harness.moves import stock
 from harness.moves.containers import COMPRESSIONS, REGISTRY
@@ -29,7 +28,7 @@ class Place:
     chunks: bool
     say: Callable[[str], None]
     offers: dict[tuple[str, str], dict[str, Method]] = field(default_factory=dict)
-    faults: dict[tuple[str, str], HarnessError | OSError] = field(default_factory=dict)
+    faults: dict[tuple[str, str], Exception] = field(default_factory=dict)
 
     def require_method(self, driver: Driver, image: Image, packing: str) -> Method:
         """How a packing moves; what the servers need for it is made first."""
@@ -40,7 +39,7 @@ class Place:
             self.say(f"preparing the moves of {image.name} for {driver.name}")
             try:
                 self.offers[key] = self._write(driver, image)
-            except (HarnessError, OSError) as error:
+            except Exception as error:
                 self.faults[key] = error
                 raise
         return self.offers[key][packing]

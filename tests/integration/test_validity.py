@@ -101,7 +101,8 @@ def test_a_limit_that_stops_an_instance_is_marked(
         order = Order(plan, tmp_path / "out", (), run_id)
         scratch = scratch_root() / run_id
         scratch.mkdir(parents=True, exist_ok=True)
-        drivers, _ = find_drivers(plan, build_toolbox(order, scratch, print), strict=True)
+        toolbox = build_toolbox(order, scratch, print)
+        drivers = find_drivers(plan, toolbox, order.open_roster())
         bench = build_bench(order, drivers, scratch, cgroup.find_tree(run_id))
         bench = replace(bench, cpus=cast(int, cpus))  # plans have whole CPUs only
         return asdict(run_trial(build_schedule(plan)[0], bench))

@@ -229,15 +229,18 @@ def build_burst(count: int) -> Storm:
     return Storm(ScheduledTrial(0, 7, 0, "namespace", "noop", warmup=False), (0.0,) * count)
 
 
-def test_a_defect_in_one_start_ends_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_defect_in_one_start_is_a_failed_start_with_its_trace(tmp_path: Path) -> None:
     def break_third(spec: InstanceSpec) -> None:
         if spec.name.endswith("-9"):
             raise ZeroDivisionError("a defect")
 
     driver = FakeDriver(problem=break_third)
     bench = build_crowd_bench(tmp_path, driver)
-    with pytest.raises(ZeroDivisionError, match="a defect"):
-        list(run_storm(build_burst(4), bench))
+    outcomes = list(run_storm(build_burst(4), bench))
+    (broken,) = [each for each in outcomes if each.status == "failed"]
+    assert broken.error == "namespace in a storm of 4: internal error: ZeroDivisionError: a defect"
+    assert broken.hint == "a fault of the harness; the trial's traceback.log shows where"
+    assert "break_third" in (bench.logs / f"trial-{broken.trial}" / "traceback.log").read_text()
     assert all(instance.stopped for instance in driver.started)
     assert list(bench.scratch.iterdir()) == []
 

@@ -1,0 +1,59 @@
+"""What the lab looks like inside: its mounts, and how those below a folder are taken away again.
+
+Sources: mount_namespaces(7), proc_pid_mountinfo(5), cgroup-v2.rst.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+
+from harness import cgroup, lab_view, linux
+from harness.paths import cache_dir
+
+
+def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
+    """Private mounts; /proc and /sys of the new namespaces; a cgroup view that engines accept.
+
+    The host's own /proc is at ``host_proc`` then, where that is allowed. With ``connected`` the
+    host's buses are there too. Raises OSError.
+    """
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    host_proc.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
+        linux.mount("/proc", host_proc, "", linux.MS_BIND)
+    linux.mount("proc", "/proc", "proc", quiet)
+    lab_view.set_up_run(connected=connected)
+    hidden = cache_dir() / "lab"
+    hidden.mkdir(parents=True, exist_ok=True)
+    linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)
+    try:
+        linux.mount("sysfs", "/sys", "sysfs", quiet)
+        linux.mount(str(hidden), "/sys/fs/cgroup", "", linux.MS_BIND | linux.MS_REC)
+    except OSError:  # a host that hides parts of /sys keeps its own view
+        pass
+    linux.unmount(hidden)
+    unified = cgroup.MOUNT / "unified"
+    if unified.is_dir() and (unified / "cgroup.procs").exists():
+        with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
+            cgroup.hidden_mount().mkdir(exist_ok=True)
+            linux.mount(str(unified), cgroup.hidden_mount(), "", linux.MS_BIND)
+            linux.unmount(unified)
+            # crun makes groups there all the same: they must not get into the host's tmpfs.
+            linux.mount("tmpfs", unified, "tmpfs", quiet, "mode=755,size=1m")
+
+
+def unmount_below(folder: Path) -> None:
+    """Detach every mount below ``folder``, the last first: deleting must not enter any of them."""
+    inside = f"{folder.resolve()}/"
+    with Path("/proc/self/mountinfo").open(errors="surrogateescape") as mounts:
+        targets = [parse_mount_path(line.split()[4]) for line in mounts]
+    for target in reversed(targets):
+        if target.startswith(inside):
+            with contextlib.suppress(OSError):
+                linux.unmount(target)
+
+
+def parse_mount_path(text: str) -> str:
+    """A path as /proc/self/mountinfo has it, blanks and backslashes written in octal: as it is."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
