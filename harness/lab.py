@@ -40,6 +40,7 @@ NETWORK_RESULTS = Path("/var/lib/cni/results")
 ENGINE_RANGE = "10.87.128.0/17"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SUBORDINATE_IDS = 65536
+_entered: list[str] = []  # in the lab, the run that it is of
 
 
 def build_address(number: int) -> str:
@@ -59,13 +60,12 @@ def host_proc() -> Path:
 
 def is_privileged() -> bool:
     """Whether this process is root of the host (not of a user namespace)."""
-    return os.geteuid() == 0 and _read_first_mapping().split() == ["0", "0", "4294967295"]
+    return linux.is_root_of_host()
 
 
-def _read_first_mapping() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/uid_map").read_text()
-    return ""
+def is_inside() -> bool:
+    """Whether this process is in the lab, where mounts are its own."""
+    return bool(_entered)
 
 
 # ---- the register: what a run has outside its namespaces -------------------------------------
@@ -309,6 +309,7 @@ def _keep(
 
 def _init(work: Callable[[], int], run_id: str, network: bool, alive: int) -> int:
     """The first process of the lab."""
+    _entered.append(run_id)
     _set_up_mounts()
     record = build_record(run_id)
     with _hold_record(record):
