@@ -10,12 +10,13 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.emulator import NAME, find_emulator
 from harness.errors import HostError
 from harness.process import run_command
 
 _CPU = Path("/sys/devices/system/cpu")
 _TOOLS = {
-    "qemu": ("qemu-system-x86_64", "--version"),
+    "qemu": (find_emulator() or NAME, "--version"),
     "libvirt": ("pkg-config", "--modversion", "libvirt"),
     "mmdebstrap": ("mmdebstrap", "--version"),
     "compiler": ("gcc", "--version"),

@@ -78,13 +78,7 @@ def host_proc() -> Path:
 
 def is_privileged() -> bool:
     """Whether this process is root of the host (not of a user namespace)."""
-    return os.geteuid() == 0 and _read_first_mapping().split() == ["0", "0", "4294967295"]
-
-
-def _read_first_mapping() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/uid_map").read_text()
-    return ""
+    return linux.is_root_of_host()
 
 
 # ---- the register: what a run has outside its namespaces -------------------------------------

@@ -37,6 +37,15 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
+def is_root_of_host() -> bool:
+    """Whether this process is root where no user namespace maps its numbers."""
+    try:
+        first = Path("/proc/self/uid_map").read_text()
+    except OSError:
+        return False
+    return os.geteuid() == 0 and first.split() == ["0", "0", "4294967295"]
+
+
 def unshare(flags: int) -> None:
     """Move this process (for CLONE_NEWPID: its children) into new namespaces; raises OSError."""
     _check(_libc.unshare(flags), "unshare")

@@ -168,11 +168,15 @@ def start_helper(argv: Sequence[str | Path], pass_fds: Sequence[int]) -> Iterato
 
 @contextlib.contextmanager
 def start_service(
-    argv: Sequence[str | Path], log: Path, environment: Mapping[str, str]
+    argv: Sequence[str | Path],
+    log: Path,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[int]:
     """Run a daemon beside this process, its words in ``log``; yields its pid.
 
-    On exit it is asked to end, and killed if it has not after some seconds.
+    It inherits ``pass_fds`` under their own numbers. On exit it is asked to end, and killed if it
+    has not after some seconds.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -181,6 +185,7 @@ def start_service(
             stdout=output,
             stderr=output,
             env=dict(environment),
+            pass_fds=tuple(pass_fds),
             process_group=0,
         )
     try:

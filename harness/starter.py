@@ -94,18 +94,26 @@ class Starter:
         return self.socket.fileno()
 
     def listen(
-        self, channel: Path, spec: bytes, console: Path | None = None, log: Path | None = None
+        self,
+        channel: Path,
+        spec: bytes,
+        console: Path | None = None,
+        log: Path | None = None,
+        *,
+        at_init: bool = False,
     ) -> None:
         """Listen on the channel's socket (and a guest's console, kept in ``log``).
 
-        ``spec`` is sent to the agent as soon as something connects to ``channel``; an empty one is
-        not sent at all.
+        ``spec`` is sent to the agent as soon as something connects to ``channel``, or ``at_init``
+        when the agent has said so; an empty one is not sent at all.
         """
         records = [("verb", "listen"), ("channel", str(channel))]
         if console is not None:
             records.append(("console", str(console)))
         if log is not None:
             records.append(("log", str(log)))
+        if at_init:
+            records.append(("when", "init"))
         self._request(records)
         self.socket.send(spec)
         self._expect("listening")

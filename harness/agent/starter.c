@@ -7,7 +7,8 @@
  *
  *   argv[1] is the number of an inherited SOCK_SEQPACKET socket. A request is NUL-terminated "key=value" records, the
  *   first being "verb=...":
- *     listen   channel=PATH [console=PATH] [log=PATH]; the next packet is the agent's spec, raw
+ *     listen   channel=PATH [console=PATH] [log=PATH] [when=init]; the next packet is the agent's
+ *              spec, raw: sent at the connection, or when the agent has said `init`
  *     prepare  mode=chroot|namespace|command, lower= upper= work= merged= run= [cgroup=DIR...] arg=...
  *              [hostname=] [gain=] [bridge= veth= address= gateway=]; for a command also [env=NAME=VALUE...]
  *              [output=PATH] for what it prints, [status=PATH] as its descriptor 3
@@ -66,7 +67,7 @@
 struct request {
     const char *verb, *mode, *channel, *console, *log, *lower, *upper, *work, *merged, *run;
     const char *hostname, *bridge, *veth, *address, *gateway, *line, *count;
-    const char *output, *status, *name, *path, *gain, *due;
+    const char *output, *status, *name, *path, *gain, *due, *when;
     const char *cgroups[MANY];
     char *args[MANY + 1], *env[MANY + 1];
     int cgroup_count, arg_count, env_count;
@@ -79,6 +80,7 @@ static pid_t launcher;
 static int go_pipe = -1, network_pipe[2] = {-1, -1};
 static char *spec;
 static size_t spec_size;
+static int spec_waits; /* for the agent's `init`: a guest's firmware may read what comes before */
 
 /* ---- events ---- */
 
@@ -126,7 +128,7 @@ static void parse_request(struct request *request, char *bytes, size_t size) {
         {"veth", &request->veth}, {"address", &request->address}, {"line", &request->line},
         {"gateway", &request->gateway}, {"count", &request->count}, {"output", &request->output},
         {"status", &request->status}, {"name", &request->name}, {"path", &request->path},
-        {"gain", &request->gain}, {"due", &request->due},
+        {"gain", &request->gain}, {"due", &request->due}, {"when", &request->when},
     };
     memset(request, 0, sizeof *request);
     for (char *record = bytes; record < bytes + size; record += strlen(record) + 1) {
@@ -158,13 +160,21 @@ static int write_file(const char *folder, const char *name, const char *text) {
     return written < 0 ? -1 : 0;
 }
 
+/* A socket's path has little room (unix(7)): its folder goes by the number of a descriptor. */
 static int listen_on(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path) { errno = ENAMETOOLONG; die(path); }
-    strcpy(address.sun_path, path);
+    char folder[4096];
+    const char *name = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", name ? (int)(name - path) : 0, path);
+    int place = open(folder[0] ? folder : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    TRY(place, folder);
+    int size = snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", place,
+                        name ? name + 1 : path);
+    if (size >= (int)sizeof address.sun_path) { errno = ENAMETOOLONG; die(path); }
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     TRY(listener, "socket");
     TRY(bind(listener, (struct sockaddr *)&address, sizeof address), path);
+    close(place);
     chmod(path, 0666);
     TRY(listen(listener, 1), path);
     return listener;
@@ -388,6 +398,21 @@ static void send_ping(void) {
     write_all(channel.connection, "ping\n", 5);
 }
 
+static void send_spec(void) {
+    char head[32];
+    if (spec_size == 0 || channel.connection < 0) return;
+    int length = snprintf(head, sizeof head, "spec %zu\n", spec_size);
+    write_all(channel.connection, head, (size_t)length);
+    write_all(channel.connection, spec, spec_size);
+    spec_size = 0;
+}
+
+/* Either comes first: the agent's word on the console, or QEMU's or libvirt's end of the channel. */
+static void take_init(void) {
+    spec_waits = 0;
+    send_spec();
+}
+
 static void take_channel_line(uint64_t stamp, const char *line) {
     unsigned long size;
     if (!strcmp(line, "pong") && pings_left > 0) {
@@ -396,6 +421,7 @@ static void take_channel_line(uint64_t stamp, const char *line) {
     } else if (sscanf(line, "out %d %lu", &channel.raw_fd, &size) == 2) {
         channel.raw_left = size;
     } else {
+        if (!strcmp(line, "init")) take_init();
         emit(stamp, "channel", "%s", line);
     }
 }
@@ -403,6 +429,7 @@ static void take_channel_line(uint64_t stamp, const char *line) {
 static void take_console_line(uint64_t stamp, const char *line) {
     const char *own = strstr(line, "@harness ");
     if (own && !strcmp(own, "@harness boot")) console.seen = 0; /* what comes next is the kernel's */
+    if (own && !strcmp(own, "@harness init")) take_init();
     if (own) emit(stamp, "console", "%s", own + strlen("@harness "));
     else if (strstr(line, "Kernel panic")) emit(stamp, "console", "panic %s", line);
 }
@@ -459,11 +486,7 @@ static void accept_stream(struct stream *stream) {
     if (stream->connection < 0) return;
     close(stream->listener);
     stream->listener = -1;
-    if (stream != &channel || spec_size == 0) return;
-    char head[32];
-    int length = snprintf(head, sizeof head, "spec %zu\n", spec_size);
-    write_all(channel.connection, head, (size_t)length);
-    write_all(channel.connection, spec, spec_size);
+    if (stream == &channel && !spec_waits) send_spec();
 }
 
 /* ---- what Python asks ---- */
@@ -477,6 +500,7 @@ static void start_listening(const struct request *request) {
     channel.listener = listen_on(request->channel);
     ssize_t size = recv(control, packet, sizeof packet, 0);
     if (size < 0) die("spec");
+    spec_waits = request->when != NULL;
     spec_size = (size_t)size;
     spec = malloc(spec_size + 1);
     if (!spec) die("spec");

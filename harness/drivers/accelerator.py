@@ -1,24 +1,26 @@
 """Which accelerator guests run on here: proved by a boot, never taken from a device file.
 
 KVM may be there and still not boot a kernel (an emulated KVM, a broken nested one), so the guest
-kernel itself is started with a time bound until its first process speaks. What was found is kept
-in ``proofs.json`` of the cache, for this host, guest kernel and QEMU.
+kernel itself is started with a time bound until its first process speaks. What booted is kept in
+``proofs.json`` of the cache, for this host, guest kernel and QEMU. What did not is tried again in
+each run: a user may have become a member of the group ``kvm``, a host have been busy. Whether this
+user may open KVM's device is asked anew each time.
 
-Version of proofs.json: 1, first release; 2, one proof for each kind of guest.
+Version of proofs.json: 1, first release; 2, one proof for each kind of guest; 3, only what booted.
 """
 
 import contextlib
-import functools
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,14 @@ from typing import Any
 from harness.drivers.domain_xml import Acceleration
 from harness.drivers.kernel_line import build_command_line, build_emulation_words
 from harness.drivers.tsc import measure_tsc_khz
-from harness.errors import HostError
+from harness.emulator import read_qemu_version, require_emulator
+from harness.errors import HostError, InputError
 from harness.images.bootable_files import OEM_PREFIX
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.paths import cache_dir
-from harness.process import run_command, start_helper
+from harness.process import start_service
 
-EMULATOR = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
 KVM_BOUND_S = 10.0
 TCG_BOUND_S = 60.0
@@ -45,7 +47,10 @@ TUNED_TCG = Acceleration("tcg", "max")
 KVM_WITHOUT_CAPABILITIES_MSR = Acceleration("kvm", "host,arch-capabilities=off")
 """For a KVM that names a model-specific register which it then refuses to set."""
 
-_VERSION = 2
+PATIENCE = "HARNESS_PATIENCE"
+"""The variable of a factor for all bounds of first boots, for hosts slow beyond reason."""
+
+_VERSION = 3
 _MEMORY_MIB = 512
 
 
@@ -102,28 +107,64 @@ def prove_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
         )
     if found is not None and found.proved:
         return found
-    emulated = _read_known(guest).get("tcg")
+    emulated = _read_known(guest, "tcg")
     if emulated is None:
         model = TUNED_TCG if guest.tuned else TCG
-        emulated = _remember(guest, _boot(guest, model, TCG_BOUND_S))
+        emulated = _remember(guest, _boot(guest, model, TCG_BOUND_S * read_patience()))
     return _explain(emulated, found)
 
 
 def find_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
     """The same from what is known already; starts nothing."""
-    known = _read_known(guest)
-    found = known.get("kvm") if wanted != "tcg" else None
+    found = _read_known(guest, "kvm") if wanted != "tcg" else None
     if found is not None and (found.proved or wanted == "kvm"):
         return found
     untried = Accelerator("tcg", False, "not tried yet", (TUNED_TCG if guest.tuned else TCG).cpu)
-    return _explain(known.get("tcg", untried), found)
+    return _explain(_read_known(guest, "tcg") or untried, found)
+
+
+def find_device_fault() -> str | None:
+    """Why KVM's device cannot be opened by this user now; None if it can."""
+    if not KVM_DEVICE.exists():
+        return f"there is no {KVM_DEVICE}"
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return f"this user may not open {KVM_DEVICE}{_name_group()}"
+    return None
+
+
+def read_patience() -> float:
+    """The factor for the bounds of first boots; raises InputError."""
+    text = os.environ.get(PATIENCE) or "1"
+    with contextlib.suppress(ValueError):
+        if 1 <= (factor := float(text)) <= 1000:
+            return factor
+    raise InputError(f"{PATIENCE} is {text!r}", hint="a factor from 1 to 1000, such as 10")
+
+
+def _name_group() -> str:
+    """How a user comes to be allowed to, where that is a matter of a group."""
+    import grp
+
+    with contextlib.suppress(OSError, KeyError):
+        info = KVM_DEVICE.stat()
+        if info.st_mode & 0o060 == 0o060 and info.st_gid != 0:
+            # In the lab a group of the host's may have no number, so it is named by its custom.
+            name = grp.getgrgid(info.st_gid).gr_name
+            name = "kvm" if name == "nogroup" else name
+            return f" (as root: usermod -aG {name} USER, then log in anew)"
+    return ""
 
 
 def _explain(emulated: Accelerator, refused: Accelerator | None) -> Accelerator:
     """Emulation, with why it is not KVM."""
     if refused is None or refused.proved:
         return emulated
-    reason = f"{emulated.reason}; not KVM: {refused.reason}"
+    return add_refusal(emulated, refused.reason)
+
+
+def add_refusal(emulated: Accelerator, reason: str) -> Accelerator:
+    """Emulation, with the reason why it is not KVM."""
+    reason = f"{emulated.reason}; not KVM: {reason}"
     return Accelerator("tcg", emulated.proved, reason, emulated.cpu)
 
 
@@ -131,24 +172,22 @@ def _explain(emulated: Accelerator, refused: Accelerator | None) -> Accelerator:
 
 
 def _find_kvm(guest: Guest) -> Accelerator:
-    """What is known of KVM with this guest, else what a boot shows; remembered if it was tried."""
-    known = _read_known(guest).get("kvm")
+    """What is known of KVM with this guest, else what a boot shows."""
+    fault = find_device_fault()
+    if fault is not None:
+        return _remember(guest, Accelerator("kvm", False, fault, KVM.cpu))
+    known = _read_known(guest, "kvm")
     if known is not None:
         return known
     below = _find_kvm(guest.below) if guest.below else None
     if below is not None and not below.proved:
-        return below
-    found = _try_kvm(guest)
-    return _remember(guest, found) if KVM_DEVICE.exists() else found
+        return _remember(guest, below)
+    return _remember(guest, _try_kvm(guest))
 
 
 def _try_kvm(guest: Guest) -> Accelerator:
-    if not KVM_DEVICE.exists():
-        return Accelerator("kvm", False, f"there is no {KVM_DEVICE}", KVM.cpu)
-    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-        return Accelerator("kvm", False, f"this user may not open {KVM_DEVICE}", KVM.cpu)
     # A disk brings firmware and a distribution's whole initramfs.
-    bound = KVM_BOUND_S * (3 if guest.disk else 1)
+    bound = KVM_BOUND_S * (3 if guest.disk else 1) * read_patience()
     found = _boot(guest, TUNED_KVM if guest.tuned else KVM, bound)
     if not found.proved and guest.tuned and "MSR" in found.reason:
         found = _boot(guest, KVM_WITHOUT_CAPABILITIES_MSR, bound)
@@ -158,37 +197,58 @@ def _try_kvm(guest: Guest) -> Accelerator:
 def _boot(guest: Guest, acceleration: Acceleration, bound: float) -> Accelerator:
     """Start QEMU by hand and listen to its serial port until the guest says its word, or not."""
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="harness-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(folder / "console"))
-        listener.listen(1)
-        if guest.uefi:
-            shutil.copyfile(guest.uefi.variables, folder / "variables")
-        argv = build_proof(guest, acceleration, folder, measure_tsc_khz())
-        words = ["sh", "-c", f'exec "$@" 2>{folder}/qemu.log', "sh", *argv]
-        pid = stack.enter_context(start_helper(words, ()))
-        stack.callback(_kill, pid)
-        spoke, how = _listen(listener, pid, guest.word, bound)
-        seconds = time.monotonic() - begun
-        if spoke:
-            reason = f"the guest kernel booted in {seconds:.1f} s"
-        else:
-            reason = find_complaint((folder / "qemu.log").read_text(errors="replace")) or how
-    return Accelerator(acceleration.name, spoke, reason, acceleration.cpu)
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-") as name:
+            folder = Path(name)
+            if guest.uefi:
+                shutil.copyfile(guest.uefi.variables, folder / "variables")
+            with _start_proof(guest, acceleration, folder) as (pid, console):
+                spoke, how = _listen(console, pid, guest.word, bound)
+            complaint = find_complaint((folder / "qemu.log").read_text(errors="replace"))
+    except OSError as error:
+        raise HostError(
+            f"no accelerator can be proved: {error.filename or tempfile.gettempdir()}: "
+            f"{error.strerror}",
+            hint="TMPDIR names a folder with room",
+        ) from error
+    reason = f"the guest kernel booted in {time.monotonic() - begun:.1f} s"
+    return Accelerator(
+        acceleration.name, spoke, reason if spoke else complaint or how, acceleration.cpu
+    )
+
+
+@contextlib.contextmanager
+def _start_proof(
+    guest: Guest, acceleration: Acceleration, folder: Path
+) -> Iterator[tuple[int, socket.socket]]:
+    """QEMU's pid and its serial port; it is killed in the end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        argv = build_proof(guest, acceleration, folder, measure_tsc_khz(), theirs.fileno())
+        log, inherited = folder / "qemu.log", (theirs.fileno(),)
+        with start_service(argv, log, os.environ, inherited) as pid:
+            theirs.close()
+            try:
+                yield pid, ours
+            finally:
+                _kill(pid)
 
 
 def build_proof(
-    guest: Guest, acceleration: Acceleration, folder: Path, tsc_khz: int | None
+    guest: Guest, acceleration: Acceleration, folder: Path, tsc_khz: int | None, console: int
 ) -> list[str]:
-    """QEMU's command line for the least machine that boots the guest; its sockets in ``folder``."""
+    """QEMU's command line for the least machine that boots the guest.
+
+    ``console`` is the number of the socket that its serial port is joined to; ``folder`` has its
+    own copy of UEFI's variables.
+    """
     machine = f"{guest.machine},usb=off" if guest.machine != "microvm" else guest.machine
     argv = [
-        EMULATOR,
+        require_emulator(),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", machine, "-accel", acceleration.name),
         *("-m", str(_MEMORY_MIB), "-smp", "1"),
-        *("-chardev", f"socket,id=console,path={folder}/console", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
     ]
     if acceleration.cpu is not None:
         argv += ["-cpu", acceleration.cpu]
@@ -196,10 +256,10 @@ def build_proof(
         argv += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
         argv += ["-append", build_command_line(acceleration, tsc_khz)]
     if guest.uefi:
-        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={guest.uefi.code}"]
-        argv += ["-drive", f"if=pflash,format=raw,file={folder}/variables"]
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={_quote(guest.uefi.code)}"]
+        argv += ["-drive", f"if=pflash,format=raw,file={_quote(folder / 'variables')}"]
     if guest.disk:
-        argv += ["-drive", f"if=none,id=disk,format=raw,readonly=on,file={guest.disk}"]
+        argv += ["-drive", f"if=none,id=disk,format=raw,readonly=on,file={_quote(guest.disk)}"]
         argv += ["-device", "virtio-blk-pci,drive=disk"]
         argv += build_oem_options(build_emulation_words(acceleration, tsc_khz))
     return argv
@@ -207,23 +267,25 @@ def build_proof(
 
 def build_oem_options(words: Sequence[str]) -> list[str]:
     """How a disk's boot loader is told what a kernel of this machine needs, as libvirt does it."""
-    return ["-smbios", f"type=11,value={OEM_PREFIX}{' '.join(words)}"]
+    return ["-smbios", f"type=11,value={_quote(OEM_PREFIX + ' '.join(words))}"]
 
 
-def _listen(listener: socket.socket, pid: int, word: bytes, bound: float) -> tuple[bool, str]:
+def _quote(value: object) -> str:
+    """A value among QEMU's options, which end at a comma unless that is doubled."""
+    return str(value).replace(",", ",,")
+
+
+def _listen(console: socket.socket, pid: int, word: bytes, bound: float) -> tuple[bool, str]:
     """Whether ``word`` comes within ``bound`` seconds, and what happens if it does not."""
     heard = b""
     deadline = time.monotonic() + bound
     with contextlib.ExitStack() as stack:
         gone = os.pidfd_open(pid)
         stack.callback(os.close, gone)
-        source = listener
         while (left := deadline - time.monotonic()) > 0:
-            watched: list[socket.socket | int] = [source, gone]
+            watched: list[socket.socket | int] = [console, gone]
             readable, _, _ = select.select(watched, [], [], left)
-            if source in readable and source is listener:
-                source = stack.enter_context(listener.accept()[0])
-            elif source in readable and (part := _receive(source)):
+            if console in readable and (part := _receive(console)):
                 heard += part
                 if word in heard:
                     return True, ""
@@ -248,7 +310,7 @@ def _kill(pid: int) -> None:
 def find_complaint(messages: str) -> str | None:
     """The first thing QEMU complained of, without its own name; warnings are none."""
     for line in messages.splitlines():
-        text = line.strip().removeprefix(f"{EMULATOR}: ")
+        text = re.sub(r"^qemu-[a-z0-9_-]+: ", "", line.strip())
         if text and not text.startswith("warning:"):
             return text.removeprefix("error: ")
     return None
@@ -256,26 +318,39 @@ def find_complaint(messages: str) -> str | None:
 
 # ---- what is known already -------------------------------------------------------------------
 
+_found: dict[tuple[str, str], Accelerator] = {}
+"""What this process has found out, by host, guest and QEMU, and accelerator."""
 
-def _read_known(guest: Guest) -> dict[str, Accelerator]:
-    """Earlier findings by accelerator, for this host, guest and QEMU."""
-    entry = _read_proofs().get(_build_key(guest), {})
-    found: dict[str, Accelerator] = {}
-    with contextlib.suppress(TypeError):
-        found = {name: Accelerator(**fields) for name, fields in entry.items()}
-    return found
+
+def _read_known(guest: Guest, name: str) -> Accelerator | None:
+    """What was found in this run, else what booted in an earlier one on this host."""
+    key = _build_key(guest)
+    if (key, name) in _found:
+        return _found[key, name]
+    with contextlib.suppress(TypeError, KeyError):
+        known = Accelerator(**_read_proofs()[key][name])
+        return known if known.proved else None
+    return None
 
 
 def _remember(guest: Guest, found: Accelerator) -> Accelerator:
-    proofs = _read_proofs()
-    proofs.setdefault(_build_key(guest), {})[found.name] = asdict(found)
+    """For this run, and if it booted for later ones."""
+    key = _build_key(guest)
+    _found[key, found.name] = found
+    if found.proved:
+        proofs = _read_proofs()
+        proofs.setdefault(key, {})[found.name] = asdict(found)
+        _write_proofs(proofs)
+    return found
+
+
+def _write_proofs(proofs: dict[str, dict[str, Any]]) -> None:
     text = json.dumps({"version": _VERSION, "proofs": proofs}, indent=1) + "\n"
     path = _proofs_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.write_text(text)
     fresh.rename(path)
-    return found
 
 
 def _read_proofs() -> dict[str, dict[str, Any]]:
@@ -290,7 +365,6 @@ def _proofs_path() -> Path:
     return cache_dir() / "proofs.json"
 
 
-@functools.cache
 def _build_key(guest: Guest) -> str:
     """The host, its CPU and kernel, the guest, and QEMU: what a finding is true for."""
     shape = f"{guest.machine}{'/tuned' if guest.tuned else ''}{'/uefi' if guest.uefi else ''}"
@@ -312,8 +386,3 @@ def read_cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def read_qemu_version() -> str:
-    """The first line of ``--version``; raises HostError without QEMU."""
-    return run_command([EMULATOR, "--version"], timeout=10).stdout.partition("\n")[0]

@@ -12,8 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import outer_network
-from harness.drivers.libvirt_uri import build_opened, is_remote, require_uri
+from harness import linux, outer_network
+from harness.drivers.libvirt_uri import (
+    SESSION,
+    build_opened,
+    find_own_socket,
+    is_embedded,
+    is_remote,
+    list_user_sockets,
+    require_uri,
+)
 from harness.errors import HostError
 
 LOG_NAME = "libvirt.log"
@@ -69,6 +77,7 @@ def _start_events() -> None:
 def open_daemon(uri: str, bound: float = OPEN_BOUND_S) -> Any:
     """The connection to a daemon, alive and new enough; HostError within ``bound`` seconds."""
     require_uri(uri)
+    require_own_daemon(uri)
     found: list[Any] = []
 
     def work() -> None:
@@ -101,16 +110,48 @@ def open_daemon(uri: str, bound: float = OPEN_BOUND_S) -> Any:
     return found[0]
 
 
+def require_own_daemon(uri: str) -> None:
+    """HostError for the session of an ordinary user whose daemon does not run.
+
+    libvirt's client starts it by itself, but in the lab the user looks like root to it, and it goes
+    to the system's daemon instead.
+    """
+    if uri != SESSION or linux.is_root_of_host() or find_own_socket() is not None:
+        return
+    places = " or ".join(map(str, list_user_sockets()))
+    raise HostError(
+        f"libvirt connection {uri}: this user's daemon does not run (no {places})",
+        hint="start it with `virtqemud --daemon --timeout 3600`, or libvirtd in its place",
+    )
+
+
 def open_connection(uri: str) -> Any:
     """What libvirt gives for an address, however long that takes; HostError with what it says."""
     libvirt = _import_libvirt()
     try:
         return libvirt.open(uri)
     except libvirt.libvirtError as error:
+        message = format_error(error)
         raise HostError(
-            f"libvirt connection {uri}: {format_error(error)}",
-            hint="without a connection of your own the harness needs no daemon",
+            f"libvirt connection {uri}: {message}", hint=find_hint(uri, message)
         ) from error
+
+
+def find_hint(uri: str, message: str) -> str:
+    """What mends a connection that cannot be opened."""
+    if is_embedded(uri.partition("?")[0]):
+        return "`python -m harness doctor` names what is not installed"
+    if "authenticat" in message or "polkit" in message:
+        return (
+            "as root: usermod -aG libvirt USER, then log in anew; "
+            "without --connection the harness needs no daemon"
+        )
+    if "Failed to connect socket" in message or "connect to" in message:
+        return (
+            "start the daemon (systemctl start libvirtd, or virtqemud and virtstoraged); "
+            "without --connection the harness needs none"
+        )
+    return "without a connection of your own the harness needs no daemon"
 
 
 def read_daemon_version(connection: Any) -> int:

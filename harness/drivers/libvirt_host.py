@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,35 +18,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import linux
 from harness.drivers.libvirt_connect import (
     format_error,
-    open_connection,
     open_daemon,
     prepare_libvirt,
 )
+from harness.drivers.libvirt_embedded import open_embedded
 from harness.drivers.libvirt_stream import Pump, open_channel, open_console
 from harness.drivers.libvirt_uri import EMBEDDED, is_embedded, is_remote
 from harness.errors import HostError, TrialError
 from harness.starter import read_clock
 
 _FORCED_END_S = 10.0
-_CONF = """\
-# QEMU runs as the user of the harness, and nothing but the harness confines it.
-user = "+{user}"
-group = "+{group}"
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-dynamic_ownership = 0
-remember_owner = 0
-stdio_handler = "file"
-max_core = 0
-"""
-# Users that distributions build libvirt's QEMU driver with; only its daemon's package makes them.
-_COMPILED_IN_USERS = ("libvirt-qemu", "qemu")
-
 _FOREIGN_HINT = "it was left alone; begin a run of another name"
+
+_HINTS = {
+    "/dev/net/tun": "as root: modprobe tun; chmod 0666 /dev/net/tun",
+    "libvirt_iohelper": "install the package that has it: libvirt-daemon-common, or libvirt-daemon "
+    "where that is older (Debian 12)",
+}
+"""By a word of libvirt's message."""
+_LIBVIRTS_OWN = re.compile(r": (shutting down, reason=|starting up )")
 
 _ENDS = {
     0: "the guest shut itself down",
@@ -173,18 +166,17 @@ class Hypervisor:
             domain.pumps.append(open_console(libvirt, domain.handle, ports.console))
             domain.handle.resume()
         except libvirt.libvirtError as error:
-            raise self._explain(domain, error) from error
+            raise self._explain(domain, error, "start the virtual machine") from error
 
-    def _explain(self, domain: Domain, error: Exception) -> TrialError:
+    def _explain(self, domain: Domain, error: Exception, act: str) -> TrialError:
         """Why a start failed; a name that is taken is the only thing libvirt says in two ways."""
         if self.closed is not None:
             return TrialError(self.closed)
         if domain.handle is None and self.has_domain(domain.name):
             return TrialError(_describe_foreign(domain.name), hint=_FOREIGN_HINT)
         message = format_error(error)
-        return TrialError(
-            f"libvirt could not start the virtual machine: {message}", hint=_find_hint(message)
-        )
+        hint = find_hint(message, domain.name, self.find_log(domain.name))
+        return TrialError(f"libvirt could not {act}: {message}", hint=hint)
 
     def has_domain(self, name: str) -> bool:
         """Whether libvirt knows a domain of that name, running or not."""
@@ -198,21 +190,15 @@ class Hypervisor:
         try:
             domain.handle.saveFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
-            raise TrialError(
-                f"libvirt could not save the machine: {format_error(error)}"
-            ) from error
+            raise self._explain(domain, error, "save the machine") from error
 
-    def restore(self, xml: str, path: Path) -> None:
+    def restore(self, domain: Domain, xml: str, path: Path) -> None:
         """Start a domain from its saved memory; returns when it runs. Raises TrialError."""
         libvirt = _import_libvirt()
         try:
             self.connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
-            message = format_error(error)
-            raise TrialError(
-                f"libvirt could not restore the virtual machine: {message}",
-                hint=_find_hint(message),
-            ) from error
+            raise self._explain(domain, error, "restore the virtual machine") from error
 
     def throttle(self, domain: Domain, rates: Mapping[str, int]) -> None:
         """Limit what a started domain writes to its disks, in bytes per second by libvirt's name
@@ -321,7 +307,7 @@ def _open_hypervisor(uri: str | None, root: Path) -> Hypervisor:
     embedded = is_embedded(uri)
     root.mkdir(parents=True, exist_ok=True)
     prepare_libvirt(root)
-    connection = _open_embedded(root) if embedded else open_daemon(str(uri))
+    connection = open_embedded(root) if embedded else open_daemon(str(uri))
     hypervisor = Hypervisor(connection, root if embedded else None, remote=is_remote(uri))
     connection.domainEventRegisterAny(
         None,
@@ -334,50 +320,6 @@ def _open_hypervisor(uri: str | None, root: Path) -> Hypervisor:
             lambda _, reason, context: context.take_close(reason), hypervisor
         )
     return hypervisor
-
-
-def _open_embedded(root: Path) -> Any:
-    (root / "etc").mkdir(exist_ok=True)
-    conf = _CONF.format(user=os.geteuid(), group=os.getegid())
-    (root / "etc/qemu.conf").write_text(conf)
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            _enter_view(root)
-            found.append(open_connection(f"{EMBEDDED}?root={root}"))
-        except (HostError, OSError) as error:
-            found.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if isinstance(found[0], OSError):
-        raise HostError(f"libvirt cannot be set up: {found[0]}") from found[0]
-    if isinstance(found[0], HostError):
-        raise found[0]
-    return found[0]
-
-
-def _enter_view(root: Path) -> None:
-    """Give this thread alone a view of the host that the driver's set-up can work with.
-
-    Run as root, libvirt makes folders in /run that it never removes, and looks up the users that
-    its distribution compiled in before it reads that its configuration names others. A host with
-    only the driver has no such users, so here they are further names of root.
-    """
-    if os.geteuid() != 0:
-        return
-    linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    if Path("/run/libvirt").is_dir():
-        linux.mount("tmpfs", "/run/libvirt", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
-    for name, rest in (("passwd", "x:0:0::/:/bin/false"), ("group", "x:0:")):
-        known = Path("/etc", name).read_text()
-        present = {line.partition(":")[0] for line in known.splitlines()}
-        added = [f"{user}:{rest}\n" for user in _COMPILED_IN_USERS if user not in present]
-        (root / name).write_text(known.rstrip("\n") + "\n" + "".join(added))
-        linux.mount(str(root / name), f"/etc/{name}", "", linux.MS_BIND)
 
 
 def read_libvirt_version() -> str:
@@ -401,11 +343,26 @@ def _describe_foreign(name: str) -> str:
     return f"libvirt has a virtual machine named {name} that no run made"
 
 
-def _find_hint(message: str) -> str:
-    """The remedy for a start that failed."""
-    if "/dev/net/tun" in message:
-        return "as root: modprobe tun; chmod 0666 /dev/net/tun"
-    return "the trial's qemu.log has QEMU's own words"
+def find_hint(message: str, name: str, log: Path | None) -> str | None:
+    """The remedy for what failed, else QEMU's own last words, which are in ``log``; None of a
+    daemon's machine, whose log is with the daemon."""
+    known = next((hint for word, hint in _HINTS.items() if word in message), None)
+    if known or log is None:
+        return known or f"the daemon's log of {name} has QEMU's own words"
+    words = parse_last_words(log.read_text(errors="replace")) if log.is_file() else None
+    return words and f"QEMU's last words: {words}"
+
+
+def parse_last_words(text: str) -> str | None:
+    """The last line that QEMU wrote in libvirt's log of a machine; None if it wrote none.
+
+    Above it stands the command line, its pieces joined by backslashes; what libvirt adds at the end
+    of a machine is its own.
+    """
+    _, _, said = text.rpartition("\\\n")
+    lines = [line.strip() for line in said.splitlines()[1:] if line.strip()]
+    found = [line for line in lines if not _LIBVIRTS_OWN.search(line)]
+    return found[-1][:300] if found else None
 
 
 def _import_libvirt() -> Any:

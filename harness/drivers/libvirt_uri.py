@@ -54,7 +54,7 @@ def build_opened(uri: str) -> str:
     """The address as it is opened: ssh must not ask on the terminal that the run has, and a user,
     who is root in the lab, still means the daemon of his own."""
     if uri == SESSION:
-        own = next((path for path in list_user_sockets() if path.is_socket()), None)
+        own = find_own_socket()
         return f"qemu+unix:///session?socket={own}" if own else uri
     parts = urlsplit(uri)
     if _find_transport(parts) != "ssh" or "no_tty" in parse_qs(parts.query):
@@ -66,6 +66,11 @@ def list_user_sockets() -> list[Path]:
     """Where a user's own daemon listens."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
     return [Path(runtime, each) for each in _USER_SOCKETS]
+
+
+def find_own_socket() -> Path | None:
+    """The socket of a user's own daemon, if it runs."""
+    return next((path for path in list_user_sockets() if path.is_socket()), None)
 
 
 def find_socket(uri: str) -> str | None:

@@ -7,6 +7,7 @@ which listen before the clock starts. The starter stamps; libvirt's events tell 
 import contextlib
 import functools
 import importlib.util
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,11 @@ from typing import Any
 from harness import cgroup, linux
 from harness.channel import Channel
 from harness.drivers.accelerator import (
-    EMULATOR,
     Accelerator,
     Guest,
+    add_refusal,
     find_accelerator,
+    find_device_fault,
     prove_accelerator,
 )
 from harness.drivers.base import InstanceSpec, Toolbox
@@ -37,6 +39,7 @@ from harness.drivers.storage import Storage
 from harness.drivers.tsc import measure_tsc_khz
 from harness.drivers.tuning import Tuning, read_means, tune
 from harness.drivers.vm_instance import Layout, VmInstance
+from harness.emulator import NAME, find_emulator, require_emulator
 from harness.errors import HostError, TrialError
 from harness.images.model import GuestKernel, Image
 from harness.model import Kind
@@ -44,8 +47,9 @@ from harness.paths import scratch_root
 from harness.process import run_command
 from harness.starter import build_instance_spec, read_clock, sleep_until, start_starter
 
-_NANOSECONDS = 1_000_000_000
 _ROOT_NAME = "libvirt"
+TUN_DEVICE = Path("/dev/net/tun")
+_GONE = "KVM ran guests when the run began"
 _FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu")
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin")
 
@@ -77,6 +81,8 @@ class VmDriver:
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
         self.options = toolbox.options
+        self._decided: dict[Guest, Accelerator] = {}
+        """What each kind of guest runs on, once a run has begun: it never changes after that."""
 
     def find_guest(self, image: Image, /) -> Guest:
         """What is booted to prove an accelerator."""
@@ -95,13 +101,13 @@ class VmDriver:
 
     @property
     def no_network(self) -> str | None:
-        return self.site.no_network if self.site else None
+        return self.site.no_network if self.site else find_tap_fault()
 
     def unavailable(self) -> str | None:
         if platform.machine() != "x86_64":
             return f"guests are x86-64 so far, and this host is {platform.machine()}"
-        for program in (EMULATOR, "qemu-img"):
-            if shutil.which(program) is None:
+        for program, found in ((NAME, find_emulator()), ("qemu-img", shutil.which("qemu-img"))):
+            if found is None:
                 return f"{program} is not installed; `make run` installs it"
         if importlib.util.find_spec("libvirt") is None:
             return "the Python package libvirt-python is not installed; `make run` installs it"
@@ -109,11 +115,29 @@ class VmDriver:
 
     def accelerator(self, image: Image) -> Accelerator:
         """What its guests run on; the first time it may boot one to find out. Raises HostError."""
-        return self._note_host(_prove(self.find_guest(image), self.toolbox.accelerator))
+        guest = self.find_guest(image)
+        if guest not in self._decided:
+            self._decided[guest] = self._note_host(self._decide(guest))
+        return self._decided[guest]
+
+    def _decide(self, guest: Guest) -> Accelerator:
+        """KVM has to be taken by libvirt too, which looks for itself."""
+        wanted = self.toolbox.accelerator
+        found = prove_accelerator(guest, wanted)
+        if found.name != "kvm":
+            return found
+        try:
+            self.open_hypervisor(found.name)
+        except HostError as error:
+            if wanted == "kvm":
+                raise
+            return add_refusal(prove_accelerator(guest, "tcg"), error.message)
+        return found
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        accelerator = self._note_host(
-            find_accelerator(self.find_guest(spec.image), self.toolbox.accelerator)
+        guest = self.find_guest(spec.image)
+        accelerator = self._decided.get(guest) or self._note_host(
+            find_accelerator(guest, self.toolbox.accelerator)
         )
         plan = self.build_plan(spec, accelerator)
         described: dict[str, object] = {
@@ -163,7 +187,15 @@ class VmDriver:
             starter = stack.enter_context(start_starter(self.toolbox.starter))
             domain = stack.enter_context(hypervisor.hold(name))
             agent_spec = build_guest_spec(spec, plan.extras)
-            starter.listen(layout.channel, agent_spec, layout.console, layout.console_log)
+            # A restored guest has been up and says nothing; another one's firmware may take what is
+            # sent before its system is there.
+            starter.listen(
+                layout.channel,
+                agent_spec,
+                layout.console,
+                layout.console_log,
+                at_init=plan.memory is None,
+            )
             channel = Channel(starter, wake=domain.wake, challenge=plan.extras.get("challenge"))
             instance = self.build_instance(
                 spec, layout, plan.storage, accelerator.name, starter, channel, domain, self.grace
@@ -176,15 +208,18 @@ class VmDriver:
                     if plan.memory is None:
                         hypervisor.create(domain, xml, ports)
                     else:
-                        hypervisor.restore(xml, plan.memory)
+                        hypervisor.restore(domain, xml, plan.memory)
                     returned = read_clock()
                 # By the event, if it came first: a restored guest may speak before libvirt returns.
                 channel.milestones["created"] = min(returned, domain.running or returned)
                 hypervisor.throttle(domain, list_throttles(plan.domain))
                 hypervisor.find_process(domain)
                 yield instance
-            except TrialError:
+            except TrialError as error:
                 channel.keep_output(spec.folder / "output.log")
+                fault = find_device_fault() if accelerator.name == "kvm" else None
+                if fault is not None and self.site is None:
+                    raise TrialError(f"{error.message}; {_GONE}: {fault}") from error
                 raise
             finally:
                 instance.stop()
@@ -233,7 +268,7 @@ class VmDriver:
                 cache=self.options.disk_cache, discard=self.options.discard, write=spec.io
             ),
             bridge=spec.bridge if spec.address else None,
-            emulator=shutil.which(EMULATOR),
+            emulator=find_emulator(),
             merge=self.options.merge,
         )
         domain = replace(domain, **parts)
@@ -244,7 +279,7 @@ class VmDriver:
     def open_hypervisor(self, accelerator: str) -> Hypervisor:
         """The connection, which knows by then what QEMU can do."""
         hypervisor = open_hypervisor(self.toolbox.connection, self.root)
-        emulator = None if self.site else shutil.which(EMULATOR) or EMULATOR
+        emulator = None if self.site else require_emulator()
         hypervisor.learn(emulator, self.machine.type, accelerator)
         return hypervisor
 
@@ -272,9 +307,14 @@ def move_storage(site: Site, plan: Plan) -> Plan:
     return replace(plan, storage=replace(plan.storage, commands=commands, own=()))
 
 
-@functools.cache
-def _prove(guest: Guest, wanted: str) -> Accelerator:
-    return prove_accelerator(guest, wanted)
+def find_tap_fault(device: Path = TUN_DEVICE) -> str | None:
+    """Why a guest cannot join the lab's bridge; None if it can."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        mend = f"as root: modprobe tun; chmod 0666 {device}"
+        return f"{device} cannot be opened ({error.strerror}); {mend}"
+    return None
 
 
 def _tuned(
@@ -301,7 +341,7 @@ def build_guest_spec(spec: InstanceSpec, extras: Mapping[str, str]) -> bytes:
 
 def list_programs(starter: Path) -> list[Path]:
     """The host's files that a machine starts with: the emulator, firmware and the starter."""
-    emulator = shutil.which(EMULATOR)
+    emulator = find_emulator()
     firmware = [Path(folder, name) for folder in _FIRMWARE_FOLDERS for name in _FIRMWARE]
     found = [starter, *([Path(emulator)] if emulator else [])]
     return [*found, *(path for path in firmware if path.is_file())]

@@ -11,12 +11,15 @@ from harness.channel import Channel
 from harness.drivers.base import UPPER, InstanceSpec, Processes, find_address
 from harness.drivers.domain_xml import read_conditions
 from harness.drivers.libvirt_host import Domain as RunningDomain
+from harness.drivers.libvirt_host import parse_last_words
 from harness.drivers.storage import Storage
 from harness.errors import TrialError
 from harness.process import find_children
 from harness.starter import Starter, read_clock
 
 _NANOSECONDS = 1_000_000_000
+SOCKETS = ("channel", "console")
+"""What the starter listens at, in an instance's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Layout:
 
     @classmethod
     def of(cls, folder: Path) -> "Layout":
-        names = ("channel", "console", "console.log", "domain.xml", "qemu.log")
+        names = (*SOCKETS, "console.log", "domain.xml", "qemu.log")
         return cls(folder, *(folder / name for name in names))
 
 
@@ -138,6 +141,8 @@ class VmInstance:
             text = self.layout.console_log.read_text(errors="replace")
             if lines := [line.strip() for line in text.splitlines() if line.strip()]:
                 return f"its console's last line: {lines[-1][:200]}"
+            words = parse_last_words(self.layout.qemu_log.read_text(errors="replace"))
+            return words and f"QEMU's last words: {words}"
         return None
 
 

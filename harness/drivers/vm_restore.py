@@ -17,14 +17,19 @@ from harness.drivers.accelerator import (
     Guest,
     build_direct_guest,
     read_cpu_model,
-    read_qemu_version,
+    read_patience,
 )
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
 from harness.drivers.domain_xml import Q35, Boot, Drive, build_domain_xml
 from harness.drivers.kernel_line import build_command_line
 from harness.drivers.libvirt_host import open_hypervisor, read_libvirt_version
 from harness.drivers.libvirt_uri import is_embedded
-from harness.drivers.libvirt_vm import Plan, VmDriver, list_programs, prepare_files
+from harness.drivers.libvirt_vm import (
+    Plan,
+    VmDriver,
+    list_programs,
+    prepare_files,
+)
 from harness.drivers.snapshot import (
     DISK,
     MEMORY,
@@ -40,6 +45,7 @@ from harness.drivers.snapshot import (
 from harness.drivers.storage import Storage, build_overlay
 from harness.drivers.tsc import measure_tsc_khz
 from harness.drivers.vm_instance import Layout
+from harness.emulator import read_qemu_version
 from harness.errors import TrialError
 from harness.images.model import Image
 from harness.starter import read_clock, start_starter
@@ -158,9 +164,9 @@ class VmRestoreDriver(VmDriver):
         storage = build_overlay(spec.image.packings["ext4-raw"].path, out)
         (own,) = storage.own
         plan = self._complete(replace(spec, folder=out), accelerator, storage)
-        xml = build_domain_xml(replace(plan.domain, name=name, uuid=identity))
         hypervisor = self.open_hypervisor(accelerator.name)
         layout = Layout.of(out)
+        xml = build_domain_xml(replace(plan.domain, name=name, uuid=identity))
         with ExitStack() as stack:
             stack.enter_context(prepare_files(plan, layout, xml, None))
             starter = stack.enter_context(start_starter(self.toolbox.starter))
@@ -170,7 +176,7 @@ class VmRestoreDriver(VmDriver):
             channel.milestones["request"] = read_clock()
             hypervisor.create(domain, xml)
             hypervisor.find_process(domain)
-            channel.wait_for("init", read_clock() + _BOOT_S * _NANOSECONDS)
+            channel.wait_for("init", read_clock() + int(_BOOT_S * read_patience() * _NANOSECONDS))
             channel.round_trips(1)
             hypervisor.save(domain, out / MEMORY)
         own.rename(out / DISK)

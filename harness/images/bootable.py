@@ -24,7 +24,7 @@ from harness.images.bootable_disk import (
     require_boot_tools,
     write_disk,
 )
-from harness.images.bootable_files import EARLY_CONFIG, IMAGE_ROOT
+from harness.images.bootable_files import IMAGE_ROOT, build_early_config
 from harness.images.bootable_root import Root, describe_files, require_system, write_root
 from harness.images.bootable_system import PACKAGES, SYSTEM, build_system, is_system
 from harness.images.catalog import require_image
@@ -157,7 +157,7 @@ def build_key(image: Image, suite: str) -> str:
         "suite": suite,
         "packages": PACKAGES,
         "table": build_table(layout),
-        "loader": EARLY_CONFIG,
+        "loader": build_early_config(""),
         "files": describe_files(IMAGE_ROOT if base else None),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

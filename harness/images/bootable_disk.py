@@ -10,11 +10,12 @@ import os
 import shutil
 import struct
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HostError
-from harness.images.bootable_files import EARLY_CONFIG, IMAGE_PARTITION
+from harness.images.bootable_files import IMAGE_PARTITION, build_early_config
 from harness.images.recipes import EPOCH
 from harness.images.rooted import require_tools, tool_path
 from harness.process import run_command
@@ -22,7 +23,9 @@ from harness.process import run_command
 SECTOR = 512
 MIB = 1 << 20
 
-_GRUB = Path("/usr/lib/grub")
+_FOLDERS = (Path("/usr/lib/grub"), Path("/usr/share/grub2"))
+"""Where distributions have GRUB's modules: Debian, Fedora, Arch; SUSE."""
+_EFI_LOADER = "linuxefi"
 _PREFIX = "(,gpt3)/boot/grub"
 _MODULES = (
     "part_gpt",
@@ -136,13 +139,25 @@ def patch_core(core: bytes, core_sector: int) -> bytes:
 def require_boot_tools() -> None:
     """Raise HostError for what a bootable disk needs and is not on this host."""
     for target, package in (("i386-pc", "grub-pc-bin"), ("x86_64-efi", "grub-efi-amd64-bin")):
-        require_grub(_GRUB / target, package)
+        require_grub(find_modules(target), package)
     _find_mkimage()
     packages = {"mkfs.fat": "dosfstools", "mcopy": "mtools", "mmd": "mtools", "sfdisk": "fdisk"}
     for tool, package in packages.items():
         if shutil.which(tool, path=tool_path()["PATH"]) is None:
             raise HostError(f"{tool} is not installed", hint=f"install the package {package}")
     require_tools("mmdebstrap", "mke2fs", "qemu-img", "zstd")
+
+
+def find_modules(target: str, folders: Sequence[Path] = _FOLDERS) -> Path:
+    """The folder of GRUB's modules for one kind of firmware; the first place if it is nowhere."""
+    found = [each / target for each in folders]
+    return next((each for each in found if each.is_dir()), found[0])
+
+
+def find_loader(folder: Path) -> tuple[str, ...]:
+    """The module that enters a kernel by its EFI stub, where `linux` does not (GRUB before 2.12,
+    as distributions have patched it)."""
+    return (_EFI_LOADER,) if (folder / f"{_EFI_LOADER}.mod").is_file() else ()
 
 
 def require_grub(folder: Path, package: str) -> None:
@@ -162,7 +177,7 @@ def write_disk(
 ) -> None:
     """Put the file systems ``root`` and ``image`` and the boot loader on a sparse disk ``out``."""
     core = _make_grub("i386-pc", ("biosdisk",), scratch)
-    efi = _make_grub("x86_64-efi", ("linuxefi",), scratch)
+    efi = _make_grub("x86_64-efi", find_loader(find_modules("x86_64-efi")), scratch)
     system = scratch / "efi.fat"
     write_fat(efi, layout.efi, system)
     out.touch()
@@ -170,7 +185,7 @@ def write_disk(
     run_command(["sfdisk", "--quiet", out], timeout=60, stdin=build_table(layout), env=tool_path())
     first = layout.bios.start // SECTOR
     with out.open("r+b") as disk:
-        disk.write(patch_boot_code((_GRUB / "i386-pc/boot.img").read_bytes(), first))
+        disk.write(patch_boot_code((find_modules("i386-pc") / "boot.img").read_bytes(), first))
         disk.seek(layout.bios.start)
         disk.write(_fit(patch_core(core.read_bytes(), first), layout.bios))
     copy_sparse(system, out, layout.efi.start)
@@ -225,8 +240,15 @@ def _find_data(descriptor: int, at: int) -> int:
 
 def _make_grub(target: str, modules: tuple[str, ...], scratch: Path) -> Path:
     config, out = scratch / "early.cfg", scratch / f"{target}.img"
-    config.write_text(EARLY_CONFIG)
-    files: list[str | Path] = ["--directory", _GRUB / target, "--config", config, "--output", out]
+    config.write_text(build_early_config("efi" if _EFI_LOADER in modules else ""))
+    files: list[str | Path] = [
+        "--directory",
+        find_modules(target),
+        "--config",
+        config,
+        "--output",
+        out,
+    ]
     kind = ["--format", target, "--prefix", _PREFIX]
     run_command([_find_mkimage(), *kind, *files, *modules, *_MODULES], timeout=60)
     return out

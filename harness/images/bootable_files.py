@@ -67,16 +67,25 @@ fi
 exit 0
 """
 
-EARLY_CONFIG = """\
+_EARLY = """\
 serial --unit=0 --speed=115200
 terminal_output serial
 echo
 echo "@harness loader"
+set kind={kind}
+export kind
 configfile /boot/grub/grub.cfg
 echo
 echo "@harness fail the boot loader could not start the kernel"
 """
-"""What GRUB's core does by itself; the last line is reached only when nothing was booted."""
+
+
+def build_early_config(kind: str) -> str:
+    """What GRUB's core does by itself; the last line is reached only when nothing was booted.
+
+    ``kind`` is the ending of its commands that load a kernel: see `build_grub_config`.
+    """
+    return _EARLY.format(kind=kind)
 
 
 def build_command_line(partition: str) -> str:
@@ -104,15 +113,15 @@ def build_grub_config(release: str, command_line: str) -> str:
 
     The offset 4 of an SMBIOS structure of type 11 holds the number of its strings, and so the
     number of the last one. With UEFI the kernel is entered by its EFI stub: GRUB's other way would
-    look for a video mode and complain in the kernel's place. A machine with too little memory ends
+    look for a video mode and complain in the kernel's place. GRUB 2.12 does so by itself; before,
+    distributions had the command ``linuxefi`` for it, and the core says as ``kind`` whether it has
+    that. A machine with too little memory ends
     here, before a kernel that would find no root file system.
     """
     return f"""\
 if smbios --type 11 --get-string 4 --set oem; then
     regexp --set 1:extra '^{OEM_PREFIX}(.*)$' "$oem"
 fi
-set kind=
-if test "$grub_platform" = efi; then set kind=efi; fi
 if linux$kind /boot/vmlinuz-{release} {command_line} $extra; then
     if initrd$kind /boot/initrd.img-{release}; then
         echo

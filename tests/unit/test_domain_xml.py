@@ -335,18 +335,18 @@ def test_a_root_that_is_no_disk_is_named_once() -> None:
 
 
 def test_the_proof_starts_the_guests_own_kernel() -> None:
-    argv = build_proof(build_direct_guest(KERNEL), TUNED_KVM, Path("/run"), None)
+    argv = build_proof(build_direct_guest(KERNEL), TUNED_KVM, Path("/run"), None, 5)
     assert argv[argv.index("-accel") + 1] == "kvm"
     assert argv[argv.index("-cpu") + 1] == "host"
     assert argv[argv.index("-kernel") + 1] == "/k/vmlinux"
     assert argv[argv.index("-initrd") + 1] == "/k/initramfs"
-    assert "-cpu" not in build_proof(build_direct_guest(KERNEL), KVM, Path("/run"), None)
+    assert "-cpu" not in build_proof(build_direct_guest(KERNEL), KVM, Path("/run"), None, 5)
 
 
 def test_the_proof_of_a_disk_starts_its_firmware_and_cannot_write_it() -> None:
     uefi = Firmware(Path("/f/code.fd"), Path("/f/vars.fd"))
     guest = Guest("sha256:1", "q35", disk=Path("/d/disk.raw"), uefi=uefi)
-    argv = build_proof(guest, TCG, Path("/run"), 2_000_000)
+    argv = build_proof(guest, TCG, Path("/run"), 2_000_000, 5)
     drives = [argv[place + 1] for place, word in enumerate(argv) if word == "-drive"]
     assert "if=pflash,format=raw,file=/run/variables" in drives
     assert any("readonly=on,file=/d/disk.raw" in each for each in drives)

@@ -21,8 +21,8 @@ from harness.images.bootable_disk import (
     require_grub,
 )
 from harness.images.bootable_files import (
-    EARLY_CONFIG,
     build_command_line,
+    build_early_config,
     build_early_files,
     build_grub_config,
     build_late_files,
@@ -134,7 +134,7 @@ def test_a_copy_into_a_disk_keeps_holes(tmp_path: Path) -> None:
 
 
 def test_grub_says_its_words_on_lines_of_their_own() -> None:
-    early = EARLY_CONFIG.splitlines()
+    early = build_early_config("").splitlines()
     assert early[:4] == [
         "serial --unit=0 --speed=115200",
         "terminal_output serial",
@@ -275,10 +275,10 @@ def test_firmware_needs_both_of_its_files(tmp_path: Path) -> None:
     firmware = Firmware(tmp_path / "CODE.fd", tmp_path / "VARS.fd")
     firmware.code.touch()
     with pytest.raises(HostError, match="no UEFI firmware") as caught:
-        require_firmware((firmware,))
+        require_firmware((firmware,), ())
     assert caught.value.hint == "install the package ovmf"
     firmware.variables.touch()
-    assert find_firmware((firmware,)) == firmware
+    assert find_firmware((firmware,), ()) == firmware
 
 
 # The cache
