@@ -88,6 +88,14 @@ def find_hierarchies() -> list[Path]:
     return [each for each in places if (each / "cgroup.procs").exists()]
 
 
+def has_controllers(unified: Path) -> bool:
+    """Whether this v2 side of a hybrid host has a controller: such a host is refused by crun, to
+    its newest release («cgroups in hybrid mode not supported»), and one without is not."""
+    with contextlib.suppress(OSError):
+        return bool((unified / "cgroup.controllers").read_text().strip())
+    return False
+
+
 def hidden_mount() -> Path:
     """Where the lab keeps the v2 side of a hybrid host, which it hides from engines."""
     return cache_dir() / "host-unified"

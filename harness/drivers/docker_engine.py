@@ -252,6 +252,7 @@ class DockerDriver:
         assert isinstance(daemon, DockerDaemon)
         layout = Layout.of(spec)
         layout.run.mkdir()
+        layout.run.chmod(0o755)
         agent_spec = build_instance_spec(spec)
         with (
             translated(),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import cgroup, lab
 from harness.drivers.base import Processes
-from harness.drivers.commanded import PATH, find_program
+from harness.drivers.commanded import ENVIRONMENT, find_program
 from harness.drivers.runsc import build_socket_option
 from harness.errors import HostError
 from harness.process import start_service
@@ -140,7 +140,8 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
     program = find_program("dockerd") or "dockerd"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
-        environment = {"PATH": PATH, "HOME": str(folder), "NOTIFY_SOCKET": str(folder / "notify")}
+        own_names = {"HOME": str(folder), "NOTIFY_SOCKET": str(folder / "notify")}
+        environment = {**ENVIRONMENT, **own_names}
         try:
             with (
                 cgroup.entered(groups),

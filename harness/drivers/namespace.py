@@ -5,10 +5,12 @@ New mount, pid, uts, ipc, net and cgroup namespaces, the image under overlayfs, 
 of capabilities and no_new_privs. What is done in which order stands in agent/container.h.
 """
 
+import errno
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from harness import linux
 from harness.drivers.base import InstanceSpec, Packed, Toolbox
 from harness.drivers.rooted import (
     RootedInstance,
@@ -21,6 +23,22 @@ from harness.images.model import Image
 from harness.model import Kind
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+
+
+def find_overlay_fault() -> str | None:
+    """Why no overlay can be mounted here; None if one can, and where only a trial will tell.
+
+    A kernel that has not loaded it yet does so when one is mounted: it is asked to mount one of
+    nothing, which fails before anything is mounted, with ENODEV only where there is none.
+    """
+    if "overlay" in Path("/proc/filesystems").read_text():
+        return None
+    try:
+        linux.mount("overlay", "/", "overlay")
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return "this kernel has no overlayfs (CONFIG_OVERLAY_FS): as root, modprobe overlay"
+    return None
 
 
 class NamespaceDriver:
@@ -39,9 +57,7 @@ class NamespaceDriver:
         missing = [name for name in _NAMESPACES if not Path(f"/proc/self/ns/{name}").exists()]
         if missing:
             return f"this kernel has no {', '.join(missing)} namespaces"
-        if "overlay" not in Path("/proc/filesystems").read_text():
-            return "this kernel has no overlayfs; `modprobe overlay` loads it"
-        return None
+        return find_overlay_fault()
 
     def files(self, image: Image) -> Sequence[Path]:
         return rooted_files(image, self.toolbox.starter)
