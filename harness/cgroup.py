@@ -112,6 +112,27 @@ def find_beside(name: str) -> list[Path]:
     return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
 
 
+def find_groups_of(process: Path) -> tuple[Path, ...]:
+    """The groups that a process is in, by its folder in a /proc that this process sees, in the
+    hierarchies with an account of something; empty where that cannot be read."""
+    with contextlib.suppress(OSError):
+        return parse_memberships((process / "cgroup").read_text())
+    return ()
+
+
+def parse_memberships(text: str) -> tuple[Path, ...]:
+    """The folders of the groups in a /proc/PID/cgroup (cgroups(7)), of those that are there."""
+    found: list[Path] = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers and (MOUNT / "cgroup.controllers").exists():
+            found.append(MOUNT / path.lstrip("/"))
+        for each in set(controllers.split(",")) & set(V1_CONTROLLERS):
+            found.append((MOUNT / each).resolve() / path.lstrip("/"))
+    ordered = sorted(dict.fromkeys(found), key=lambda each: "memory" not in str(each))
+    return tuple(each for each in ordered if each.is_dir())
+
+
 def _read_memberships() -> list[str]:
     return Path("/proc/self/cgroup").read_text().splitlines()
 

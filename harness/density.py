@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.drivers.base import Driver, Instance
-from harness.errors import HarnessError, TrialError
+from harness.errors import TrialError
 from harness.ground import limit_instance_writing, made_folder, made_groups
 from harness.images.model import Image
 from harness.isolation.kernel_log import start_log
@@ -76,7 +76,7 @@ def run_density(
                 yield outcome
                 if ENDED in outcome.details:
                     return
-            except (HarnessError, OSError) as error:
+            except Exception as error:
                 logs = keep_logs(build_spec(step, bench).folder, bench.logs, step.trial)
                 yield replace(
                     outcome,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from harness import cgroup
 from harness.bisection import Bounds, Search, Step, describe_steps, find_too_little
 from harness.drivers.base import Driver, Instance, InstanceSpec
-from harness.errors import HarnessError, HostError, TrialError
+from harness.errors import HostError, TrialError
 from harness.model import NO_ACCELERATOR, Kind, Measurement, Outcome
 from harness.plan import Plan, ScheduledTrial, Workload, find_kind, runs_on
 from harness.probes import page_cache
@@ -144,7 +144,7 @@ def run_search(scheduled: ScheduledTrial, bench: Bench, bounds: Bounds | None = 
         found = search.find()
         outcome = replace(outcome, measurements=build_rows(search.steps, found))
         details.update(describe_steps(search.steps, found))
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         message = f"{METRIC}: {describe_error(error)}"
         outcome = replace(outcome, status="failed", error=message, hint=find_remedy(error))
     details["steps"] = [asdict(step) for step in search.steps]

@@ -402,8 +402,8 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     start_engines: Annotated[
         bool,
         Meta(
-            description="Start a Docker daemon of the run's own where none is running; it ends "
-            "with the run",
+            description="Measure Docker on a daemon of the run's own, unless `docker_host` names "
+            "one that answers; it ends with the run",
             examples=[True],
         ),
     ] = False

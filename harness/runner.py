@@ -130,7 +130,7 @@ def run_trial(scheduled: ScheduledTrial, bench: Bench) -> Outcome:
     outcome = build_outcome(scheduled, bench)
     try:
         trial.measure()
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         notes.measurements.clear()
         notes.details.setdefault("logs", [])
         outcome = replace(
@@ -238,7 +238,7 @@ class _Trial:
                     self._start_and_stop()
                 finally:
                     self._note_noise(before)
-        except (HarnessError, OSError):  # what it left may go with its file system
+        except Exception:  # what it left may go with its file system
             self.notes.details["logs"] = keep_logs(self.spec.folder, self.bench.logs, self.number)
             raise
         self._note_stop(left)
@@ -408,18 +408,23 @@ def build_stop_rows(requested: int, stopped: int, ends: Mapping[str, int]) -> li
 # ---- failures --------------------------------------------------------------------------------
 
 
-def describe_error(error: HarnessError | OSError) -> str:
-    """One line that says what went wrong."""
+def describe_error(error: Exception) -> str:
+    """One line that says what went wrong. What nobody foresaw is a fault of the harness's own: it
+    has its kind and its words, and ends no more than its trial."""
     if isinstance(error, HarnessError):
         return error.message
+    if not isinstance(error, OSError):
+        return f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 
 
-def find_remedy(error: HarnessError | OSError) -> str | None:
+def find_remedy(error: Exception) -> str | None:
     """What mends it, where that is known."""
     if isinstance(error, HarnessError):
         return error.hint
+    if not isinstance(error, OSError):
+        return "the others go on; please report it"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "free some space, or point HARNESS_CACHE at a larger disk" if full else None
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from harness import cgroup
 from harness.density import find_marks
 from harness.drivers.base import Driver, Instance, InstanceSpec
-from harness.errors import HarnessError, TrialError
+from harness.errors import TrialError
 from harness.ground import (
     check_kept,
     limit_instance_writing,
@@ -211,7 +211,7 @@ class _Start:
     settled: threading.Event = field(default_factory=threading.Event)
     milestones: dict[str, int] = field(default_factory=dict)
     accelerator: str = "none"
-    error: HarnessError | OSError | None = None
+    error: Exception | None = None
     instance: Instance | None = None
     details: dict[str, object] = field(default_factory=dict)
     broken: BaseException | None = None
@@ -282,10 +282,10 @@ class _Crowd:
                 note_refused(start.details, "disk", refused)
                 try:
                     self._live_in_folder(start)
-                except (HarnessError, OSError):  # what it left may go with its file system
+                except Exception:  # what it left may go with its file system
                     start.logs = keep_logs(start.spec.folder, self.bench.logs, start.step.trial)
                     raise
-        except (HarnessError, OSError) as error:
+        except Exception as error:
             start.error = error
         except BaseException as error:  # raised again where all threads are waited for
             start.broken = error

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.drivers.base import Driver
-from harness.errors import HarnessError
 from harness.images.rooted import tool_path
 from harness.model import Kind, Outcome
 from harness.moves import move
@@ -177,7 +176,7 @@ def run_moves(moves: Sequence[Move], bench: Bench, say: Callable[[str], None]) -
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
                 place = stack.enter_context(start_place(folder, *_list_needs(waiting), say))
-            except (HarnessError, OSError) as error:
+            except Exception as error:
                 yield _build_failed(waiting.pop(0), bench, error)
                 continue
             while waiting and place.is_whole():
@@ -206,7 +205,7 @@ def run_one(each: Move, bench: Bench, place: Place) -> Outcome:
     before = noise.read_noise(read_clock())
     try:
         account = move.run_move(order, place)
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         return _build_failed(each, bench, error)
     after = noise.read_noise(read_clock())
     marks = ["emulated"] if account.accelerator == "tcg" else []
@@ -222,7 +221,7 @@ def run_one(each: Move, bench: Bench, place: Place) -> Outcome:
     )  # fmt: skip
 
 
-def _build_failed(each: Move, bench: Bench, error: HarnessError | OSError) -> Outcome:
+def _build_failed(each: Move, bench: Bench, error: Exception) -> Outcome:
     what = f"{each.scenario} by {each.packing} at {each.speed.label}"
     return replace(
         build_outcome(each.scheduled, bench),
