@@ -38,6 +38,14 @@ class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             examples=[False],
         ),
     ] = UNSET
+    sentry: Annotated[
+        Literal["systrap", "kvm", "ptrace"] | UnsetType,
+        Meta(
+            description="What gVisor traps system calls with, its platform: `/systrap`, `/kvm`, "
+            "`/ptrace`. Default: what the installed release chooses",
+            examples=["systrap"],
+        ),
+    ] = UNSET
     read_only: Annotated[
         bool, Meta(description="A root that cannot be written: `/read-only`", examples=[True])
     ] = False

@@ -68,6 +68,8 @@ class Command:
     """Whether ``cleanup`` is needed for a container that has ended by itself, too."""
     log: Path | None = None
     """The command's own log, where it says more there than on its output."""
+    find_accelerator: Callable[[Processes], str | None] | None = None
+    """What a sandbox runs on, as its processes tell; for those that run on something."""
     find_upper: Callable[[], Path | None] | None = None
     """Where what the container writes is, if the command has it in a store of its own."""
 
@@ -142,6 +144,13 @@ class CommandedInstance(PlainInstance):
         else:
             inside = {pid for pid in everything if is_contained(pid)}
         return Processes(tuple(sorted(inside)), tuple(sorted(everything - inside)))
+
+    def read_evidence(self) -> Mapping[str, object]:
+        """It is also the moment at which the sandbox is surely there, with what it runs on."""
+        if self.command.find_accelerator is not None:
+            found = self.command.find_accelerator(self.processes())
+            self.accelerator = found or self.accelerator
+        return {}
 
     def files(self) -> Sequence[Path] | None:
         if self.command.find_upper is None:

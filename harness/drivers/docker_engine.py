@@ -41,9 +41,15 @@ from harness.drivers.docker_api import (
     start_end_watch,
     translated,
 )
-from harness.drivers.dockerd import DockerDaemon, find_user_daemon, start_private_daemon
+from harness.drivers.dockerd import DockerDaemon, find_user_daemon, name_runsc, start_private_daemon
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
-from harness.drivers.runsc import find_netstack_fault
+from harness.drivers.runsc import (
+    describe_platform,
+    find_netstack_fault,
+    find_platform_fault,
+    find_used,
+    require_platform,
+)
 from harness.drivers.shared import start_shared
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
@@ -72,6 +78,7 @@ class DockerInstance(PlainInstance):
     api: Any
     container: str = ""
     groups: tuple[Path, ...] = ()
+    sandboxed: bool = False
     accelerator: str = NO_ACCELERATOR
     stopped: bool = field(default=False, init=False)
 
@@ -128,6 +135,8 @@ class DockerInstance(PlainInstance):
 
     def read_evidence(self) -> Mapping[str, object]:
         """What the daemon says of a container whose groups or files cannot be seen from here."""
+        if self.sandboxed:
+            self.accelerator = find_used(self.processes()) or self.accelerator
         grouped, seen = bool(self.cgroups), self.files() is not None
         if grouped and seen:
             return {}
@@ -213,9 +222,9 @@ class DockerDriver:
         return f"say --start-engines{named} for one of the run's own"
 
     def unavailable(self) -> str | None:
-        program = _PROGRAMS[self.runtime]
+        program, platform = _PROGRAMS[self.runtime], self.toolbox.options.sentry
         if self._starts_own():
-            if fault := _find_own_fault():
+            if fault := _find_own_fault() or find_platform_fault(platform):
                 return fault
             return None if find_program(program) else f"its runtime {program} is not installed"
         host = find_host(self.toolbox.docker_host)
@@ -223,6 +232,9 @@ class DockerDriver:
             return f"{silent[0]}: {silent[1]}"
         if fault := find_runtime_fault(host, program):
             return f"{fault}, or {self._advise()}"
+        if platform is not None:
+            why = "a daemon that runs already has gVisor's platform in its own configuration"
+            return f"{why}: {self._advise()}"
         return None
 
     def _starts_own(self) -> bool:
@@ -248,11 +260,13 @@ class DockerDriver:
             "private": self.toolbox.start_engines,
             "image": build_reference(spec.image, self.toolbox.run_id),
             "host_config": self.build_options(spec),
+            **(describe_platform(self.toolbox.options.sentry) if self.kind == "sandbox" else {}),
         }
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """The first variant of a run finds or starts the daemon and loads the images."""
+        require_platform(self.toolbox.options.sentry, self.toolbox.scratch or Path("/run"))
         with start_shared(self.toolbox.shared, _SHARED, lambda: self._start_daemon(specs)):
             yield
 
@@ -321,7 +335,9 @@ class DockerDriver:
         watch: EndWatch,
     ) -> DockerInstance:
         channel = Channel(starter, program="the container", wake=watch.wake)
-        instance = DockerInstance(spec, channel, starter, daemon, api)
+        instance = DockerInstance(
+            spec, channel, starter, daemon, api, sandboxed=self.kind == "sandbox"
+        )
         channel.ended = instance.describe_end
         return instance
 
@@ -379,9 +395,9 @@ class DockerDriver:
         daemon = self.toolbox.shared.get(_SHARED)
         if isinstance(daemon, DockerDaemon) and not daemon.private:
             return "runsc"
-        if spec.host_network:
-            return "runsc-host"
-        return "runsc-net" if spec.address else "runsc"
+        bridged = "sandbox" if spec.address else "none"
+        network = "host" if spec.host_network else bridged
+        return name_runsc(network, self.toolbox.options.sentry)
 
 
 def _find_own_fault() -> str | None:

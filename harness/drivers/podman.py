@@ -34,7 +34,14 @@ from harness.drivers.podman_store import (
     start_store,
 )
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
-from harness.drivers.runsc import build_socket_option, find_netstack_fault
+from harness.drivers.runsc import (
+    build_socket_option,
+    describe_platform,
+    find_netstack_fault,
+    find_platform_fault,
+    find_used,
+    require_platform,
+)
 from harness.drivers.shared import start_shared
 from harness.errors import HostError
 from harness.images.model import Image
@@ -71,7 +78,7 @@ class PodmanDriver:
         program = PROGRAMS[self.runtime]
         if fault is None and find_program(program) is None:
             return f"its runtime {program} is not installed"
-        return fault
+        return fault or find_platform_fault(self.toolbox.options.sentry)
 
     def files(self, image: Image) -> Sequence[Path]:
         programs = ("podman", "conmon", PROGRAMS[self.runtime])
@@ -82,7 +89,10 @@ class PodmanDriver:
         return rooted_packings(image)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        return describe_command(self.build_command(spec, self._imagine_store()))
+        described = describe_command(self.build_command(spec, self._imagine_store()))
+        if self.runtime != "gvisor":
+            return described
+        return {**described, **describe_platform(self.toolbox.options.sentry)}
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
@@ -92,6 +102,7 @@ class PodmanDriver:
         start = functools.partial(
             start_store, self.toolbox.scratch / "podman", self.toolbox.run_id, list_images(specs)
         )
+        require_platform(self.toolbox.options.sentry, self.toolbox.scratch)
         with start_shared(self.toolbox.shared, _SHARED, start):
             yield
 
@@ -117,6 +128,7 @@ class PodmanDriver:
             watches=watches,
             root=False,
             group="libpod-*",
+            find_accelerator=find_used if self.runtime == "gvisor" else None,
             find_upper=functools.partial(find_layer, store.folder / "store", spec.name),
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
             stays=True,
@@ -147,7 +159,9 @@ class PodmanDriver:
             return ()
         bridged = "sandbox" if spec.address else "none"
         network = "host" if spec.host_network else bridged
-        return ("platform=ptrace", f"network={network}", build_socket_option().removeprefix("--"))
+        asked = self.toolbox.options.sentry
+        chosen = (f"platform={asked}",) if asked else ()
+        return (*chosen, f"network={network}", build_socket_option().removeprefix("--"))
 
     def _imagine_store(self) -> PodmanStore:
         folder = (self.toolbox.scratch or Path("scratch")) / "podman"

@@ -60,6 +60,8 @@ def load(platform: str, daemon: DockerDaemon | None = PRIVATE) -> DockerDriver:
         ("docker+crun", SPEC, {"runtime": "crun"}),
         ("docker+gvisor", SPEC, {"runtime": "runsc"}),
         ("docker+gvisor", BRIDGED, {"runtime": "runsc-net"}),
+        ("docker+gvisor/systrap", SPEC, {"runtime": "runsc-systrap"}),
+        ("docker+gvisor/ptrace", BRIDGED, {"runtime": "runsc-net-ptrace"}),
         ("docker+gvisor/host-net", HOSTED, {"runtime": "runsc-host"}),
     ],
 )
@@ -236,6 +238,31 @@ def test_what_a_running_daemon_cannot_do_comes_with_a_remedy_that_works() -> Non
     assert "say --start-engines for one of the run's own" in words
     named = Toolbox(Path("/starter"), docker_host=ANSWERS, shared={"docker": USERS})
     assert "--start-engines and no --docker-host" in (load_driver("docker", named).no_network or "")
+
+
+def test_a_private_daemon_knows_gvisor_with_and_without_a_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = "harness.drivers.dockerd"
+    monkeypatch.setattr(f"{module}.find_program", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(f"{module}.read_platforms", lambda: ("systrap", "kvm"))
+    runtimes = build_daemon_config(Path("/scratch/docker"), None)["runtimes"]
+    assert isinstance(runtimes, dict)
+    names = {"crun"} | {f"runsc{net}{platform}" for net in ("", "-host", "-net")
+                        for platform in ("", "-systrap", "-kvm")}  # fmt: skip
+    assert set(runtimes) == names
+    assert not any("--platform" in word for word in runtimes["runsc-net"]["runtimeArgs"])
+    assert "--platform=kvm" in runtimes["runsc-host-kvm"]["runtimeArgs"]
+
+
+def test_a_running_daemon_s_gvisor_has_no_other_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "harness.drivers.docker_engine"
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(f"{module}.find_daemon_fault", lambda _: None)
+    monkeypatch.setattr(f"{module}.find_runtime_fault", lambda *_: None)
+    assert load("docker+gvisor", None).unavailable() is None
+    reason = load("docker+gvisor/ptrace", None).unavailable() or ""
+    assert "its own configuration" in reason and "--start-engines" in reason
 
 
 # ---- groups that systemd makes ---------------------------------------------------------------

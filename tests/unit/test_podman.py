@@ -65,7 +65,8 @@ def test_a_container_is_removed_by_a_command_of_its_own_so_that_its_layer_is_syn
         ("podman/read-only", SPEC, ("--read-only",), ("seccomp",)),
         ("podman/no-limits", replace(SPEC, limits=False), (), ("--memory", "--cpus")),
         ("podman+crun", SPEC, ("--runtime crun",), ("platform=",)),
-        ("podman+gvisor", SPEC, ("--runtime-flag network=none", "platform=ptrace"), ()),
+        ("podman+gvisor", SPEC, ("--runtime-flag network=none",), ("platform=",)),
+        ("podman+gvisor/ptrace", SPEC, ("--runtime-flag platform=ptrace",), ()),
         ("podman+gvisor", BRIDGED, ("--runtime-flag network=sandbox",), ()),
     ],
 )
