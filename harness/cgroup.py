@@ -91,6 +91,14 @@ def find_hierarchies() -> list[Path]:
     return [each for each in (hidden_mount(), *inside) if (each / "cgroup.procs").exists()]
 
 
+def has_controllers(unified: Path) -> bool:
+    """Whether this v2 side of a hybrid host has a controller: such a host is refused by crun, to
+    its newest release («cgroups in hybrid mode not supported»), and one without is not."""
+    with contextlib.suppress(OSError):
+        return bool((unified / "cgroup.controllers").read_text().strip())
+    return False
+
+
 def hidden_mount() -> Path:
     """Where the lab keeps the v2 side of a hybrid host, which it hides from engines."""
     return cache_dir() / "host-unified"
@@ -110,6 +118,27 @@ def _find_own(hierarchy: Path) -> Path | None:
     """This process's group in a hierarchy; None where it cannot be seen."""
     unified = (hierarchy / "cgroup.controllers").exists()
     return delegation.find_own(hierarchy, "" if unified else hierarchy.name.split(",")[0])
+
+
+def find_groups_of(process: Path) -> tuple[Path, ...]:
+    """The groups that a process is in, by its folder in a /proc that this process sees, in the
+    hierarchies with an account of something; empty where that cannot be read."""
+    with contextlib.suppress(OSError):
+        return parse_memberships((process / "cgroup").read_text())
+    return ()
+
+
+def parse_memberships(text: str) -> tuple[Path, ...]:
+    """The folders of the groups in a /proc/PID/cgroup (cgroups(7)), of those that are there."""
+    found: list[Path] = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers and (MOUNT / "cgroup.controllers").exists():
+            found.append(MOUNT / path.lstrip("/"))
+        for each in set(controllers.split(",")) & set(V1_CONTROLLERS):
+            found.append((MOUNT / each).resolve() / path.lstrip("/"))
+    ordered = sorted(dict.fromkeys(found), key=lambda each: "memory" not in str(each))
+    return tuple(each for each in ordered if each.is_dir())
 
 
 def find_tree(run_id: str) -> CgroupTree | None:

@@ -295,7 +295,7 @@ def _format_proof(check: PlatformCheck) -> str:
     if check.seconds is None:
         return ""
     words = {"tcg": ", emulated (TCG)", "kvm": " under KVM"}
-    how = words.get(check.accelerator or "", "")
+    how = words.get(check.accelerator or "", f", {check.accelerator}" if check.accelerator else "")
     return f": noop was ready in {format_seconds(check.seconds)}{how}"
 
 

@@ -32,9 +32,11 @@ def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
         linux.mount(str(hidden), "/sys/fs/cgroup", "", linux.MS_BIND | linux.MS_REC)
     except OSError:  # a host that hides parts of /sys keeps its own view
         pass
+    with contextlib.suppress(OSError):  # there engines look for AppArmor; for root only
+        linux.mount("securityfs", "/sys/kernel/security", "securityfs", quiet)
     linux.unmount(hidden)
     unified = cgroup.MOUNT / "unified"
-    if unified.is_dir() and (unified / "cgroup.procs").exists():
+    if cgroup.has_controllers(unified):
         with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
             cgroup.hidden_mount().mkdir(exist_ok=True)
             linux.mount(str(unified), cgroup.hidden_mount(), "", linux.MS_BIND)

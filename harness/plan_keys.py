@@ -38,6 +38,14 @@ class VariantKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             examples=[False],
         ),
     ] = UNSET
+    sentry: Annotated[
+        Literal["systrap", "kvm", "ptrace"] | UnsetType,
+        Meta(
+            description="What gVisor traps system calls with, its platform: `/systrap`, `/kvm`, "
+            "`/ptrace`. Default: what the installed release chooses",
+            examples=["systrap"],
+        ),
+    ] = UNSET
     read_only: Annotated[
         bool, Meta(description="A root that cannot be written: `/read-only`", examples=[True])
     ] = False
@@ -402,8 +410,8 @@ class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     start_engines: Annotated[
         bool,
         Meta(
-            description="Start a Docker daemon of the run's own where none is running; it ends "
-            "with the run",
+            description="Measure Docker on a daemon of the run's own, unless `docker_host` names "
+            "one that answers; it ends with the run",
             examples=[True],
         ),
     ] = False

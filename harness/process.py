@@ -33,14 +33,16 @@ def run_command(
     timeout: float,
     check: bool = True,
     env: Mapping[str, str] | None = None,
+    only: bool = False,
     cwd: Path | None = None,
     stdin: str | None = None,
 ) -> Completed:
     """Run ``argv`` to its end, in a process group of its own that is killed at ``timeout`` seconds.
 
-    ``env`` is added to this process's environment. Raises HostError if the program is missing,
-    takes too long, or (with ``check``) ends with another code than 0; the error carries the last
-    line that the program wrote, or the one that says the disk is full.
+    ``env`` is added to this process's environment; with ``only`` it is all there is. Raises
+    HostError if the program is missing, takes too long, or (with ``check``) ends with another code
+    than 0; the error carries the last line that the program wrote, or the one that says the disk
+    is full.
     """
     words = [os.fspath(word) for word in argv]
     try:
@@ -51,7 +53,7 @@ def run_command(
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **env} if env else None,
+            env={**({} if only else os.environ), **env} if env else None,
             cwd=cwd,
             process_group=0,
         )
@@ -187,6 +189,7 @@ def start_service(
             env=dict(environment),
             pass_fds=tuple(pass_fds),
             process_group=0,
+            umask=0o022,
         )
     try:
         yield process.pid

@@ -24,7 +24,8 @@ _SIGNALLED = 128
 class Proof:
     """What became of a trial: ``seconds`` to ready, or the reason why there was none.
 
-    ``accelerator`` is what a guest ran on: ``kvm`` or ``tcg``, None without one.
+    ``accelerator`` is what a guest ran on, ``kvm`` or ``tcg``, or a sandbox (gVisor's platform);
+    None without one.
     """
 
     seconds: float | None = None

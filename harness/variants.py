@@ -17,6 +17,7 @@ Network = Literal["none", "host", "bridge"]
 KernelForm = Literal["elf", "bzimage"]
 Firmware = Literal["bios", "uefi"]
 DiskFormat = Literal["overlay", "raw", "qcow2", "squashfs", "erofs", "virtiofs"]
+Sentry = Literal["systrap", "kvm", "ptrace"]
 Upper = Literal["tmpfs", "disk"]
 DiskCache = Literal["none", "writeback", "unsafe"]
 
@@ -27,6 +28,7 @@ _WORDS: Mapping[str, tuple[str, object]] = {
     "no-net": ("network", "none"),
     "host-net": ("network", "host"),
     "bridge-net": ("network", "bridge"),
+    **{name: ("sentry", name) for name in ("systrap", "kvm", "ptrace")},
     "seccomp": ("seccomp", True),
     "no-seccomp": ("seccomp", False),
     "read-only": ("read_only", True),
@@ -55,12 +57,14 @@ class Options:
     """How a variant differs from its platform. None and the defaults: as the platform does it.
 
     ``memory`` (bytes) and ``cpus`` stand for the plan's; with ``limits`` off there are none.
+    ``sentry`` is what gVisor traps system calls with; its release chooses where it is None.
     ``disk`` is what a guest's root is on, ``upper`` where a read-only one is written to. With
     ``discard`` the guest tells what it deletes, and the host has that space again. Without
     ``merge`` the host's KSM leaves the guest's memory alone.
     """
 
     runtime: str | None = None
+    sentry: Sentry | None = None
     network: Network | None = None
     seccomp: bool | None = None
     read_only: bool = False
@@ -93,9 +97,11 @@ class Traits:
 _NETWORKS = (None, "none", "host", "bridge")
 _WRITTEN = {"read_only": (False, True)}
 _LIMITS = {"limits": (True, False)}
+_SENTRY = {"sentry": (None, "systrap", "kvm", "ptrace")}
 _ENGINE = Traits(
     {
         "runtime": ("runc", "crun", "gvisor"),
+        **_SENTRY,
         "network": _NETWORKS,
         "seccomp": (True, False),
         **_WRITTEN,
@@ -129,7 +135,7 @@ TRAITS: dict[str, Traits] = {
     "lxc": Traits({"network": _NETWORKS, **_LIMITS}, sizes=True),
     "crun": _RUNTIME,
     "runc": _RUNTIME,
-    "gvisor": Traits({"network": _NETWORKS, **_WRITTEN, **_LIMITS}, sizes=True),
+    "gvisor": Traits({"network": _NETWORKS, **_SENTRY, **_WRITTEN, **_LIMITS}, sizes=True),
     "podman": _ENGINE,
     "docker": _ENGINE,
     "vm-microvm": Traits(_MICROVM, sizes=True),
@@ -241,6 +247,11 @@ def build_variant(name: str, base: str, values: Mapping[str, object]) -> Variant
         raise InputError(f"platform {name!r}: {base} takes no limits of its own")
     if not options.limits and (options.memory or options.cpus):
         raise InputError(f"platform {name!r} has limits and no limits", hint="say one of them")
+    if options.sentry and base != "gvisor" and options.runtime != "gvisor":
+        raise InputError(
+            f"platform {name!r}: only gVisor has a platform of its own",
+            hint=f"{base}+gvisor/{options.sentry}",
+        )
     _require_layers(name, options)
     return Variant(base, _drop_defaults(options, traits))
 
@@ -304,5 +315,10 @@ def _suggest(name: str, known: Collection[str], what: str) -> str:
     return f"did you mean {nearest[0]!r}?" if nearest else f"the {what} are {', '.join(names)}"
 
 
-_CALLED = {"read_only": "read-only", "disk_cache": "cache mode", "tuned": "tuning"}
+_CALLED = {
+    "read_only": "read-only",
+    "disk_cache": "cache mode",
+    "sentry": "platform",
+    "tuned": "tuning",
+}
 _DEFAULTS: dict[str, object] = {each.name: each.default for each in fields(Options)}

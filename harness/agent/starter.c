@@ -629,6 +629,7 @@ int main(int count_of_arguments, char **arguments) {
     sigaddset(&children, SIGCHLD);
     sigprocmask(SIG_BLOCK, &children, NULL);
     signal(SIGPIPE, SIG_IGN);
+    umask(022); /* an instance has this from its starter: the user's own is no part of it */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     become_prompt();
     fcntl(control, F_SETFD, FD_CLOEXEC);

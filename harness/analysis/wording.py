@@ -131,10 +131,13 @@ def format_p(p: float) -> str:
 
 
 def describe_accelerator(accelerator: str) -> str:
-    """``emulated (TCG)`` for tcg, ``KVM`` for kvm, empty where there is none."""
+    """``emulated (TCG)`` for tcg, ``KVM`` for kvm, empty where there is none. A sandbox's own words
+    (``systrap``, ``ptrace``) stay as they are."""
     if accelerator == "tcg":
         return "emulated (TCG)"
-    return "" if accelerator in ("", "none") else accelerator.upper()
+    if accelerator in ("", "none"):
+        return ""
+    return "KVM" if accelerator == "kvm" else accelerator
 
 
 def quote(name: str) -> str:

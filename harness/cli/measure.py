@@ -69,7 +69,7 @@ _BESIDE_RESUME = ("out", "dry_run")
 @click.option(
     "--start-engines/--no-start-engines",
     default=None,
-    help="Start a Docker daemon of the run's own where none is running.",
+    help="Measure Docker on a daemon of the run's own, unless --docker-host names one.",
 )
 @click.option("--docker-host", metavar="URL", help="Address of the Docker daemon.")
 @click.option(

@@ -206,7 +206,7 @@ class Toolbox:
     platform: str = ""
     options: Options = field(default_factory=Options)
     start_engines: bool = False
-    """Whether a daemon of the run's own may be started where none is running."""
+    """Whether an engine's daemon is to be one of the run's own, where none is named."""
     docker_host: str | None = None
     shared: dict[str, object] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None

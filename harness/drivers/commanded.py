@@ -8,6 +8,7 @@ container live in a group of their own below the instance's: the helpers of the 
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,16 @@ FIRST_PROCESS = (AGENT, CHANNEL)
 RUN_FOLDER = "/.harness/run"
 HELPERS = "helpers"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
+"""All that an engine or runtime is told of its surroundings: no bus, no service, no language; a
+locale for its helpers, some of which take no other path than one of ASCII without (conmon)."""
+
+_ERROR = re.compile(r"error|fail|fatal|panic|cannot|unable|denied|not permitted|no such", re.I)
+_WARNING = re.compile(r"\bWARN\b|\bINFO\b|\bDEBUG\b|level=(warn|info|debug)|^warning:", re.I)
+_LOGRUS = re.compile(r'level=\w+ msg="((?:[^"\\]|\\.)*)"')
+"""As Docker's, containerd's and runc's loggers write it."""
+_LXC = re.compile(r"^lxc-\S+( \S+)? \d+\.\d+ ERROR +\S+ - \S+:\d+ - ")
+"""As LXC writes it: program, container, time, level, part, file and line."""
 
 _NANOSECONDS = 1_000_000_000
 _STOP_S = 10.0
@@ -47,7 +58,7 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": PATH})
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
     watches: Mapping[str, Path] = field(default_factory=dict)
     root: bool = True
     status: Path | None = None
@@ -55,6 +66,10 @@ class Command:
     cleanup: tuple[tuple[str, ...], ...] = ()
     stays: bool = False
     """Whether ``cleanup`` is needed for a container that has ended by itself, too."""
+    log: Path | None = None
+    """The command's own log, where it says more there than on its output."""
+    find_accelerator: Callable[[Processes], str | None] | None = None
+    """What a sandbox runs on, as its processes tell; for those that run on something."""
     find_upper: Callable[[], Path | None] | None = None
     """Where what the container writes is, if the command has it in a store of its own."""
 
@@ -130,6 +145,13 @@ class CommandedInstance(PlainInstance):
             inside = {pid for pid in everything if is_contained(pid)}
         return Processes(tuple(sorted(inside)), tuple(sorted(everything - inside)))
 
+    def read_evidence(self) -> Mapping[str, object]:
+        """It is also the moment at which the sandbox is surely there, with what it runs on."""
+        if self.command.find_accelerator is not None:
+            found = self.command.find_accelerator(self.processes())
+            self.accelerator = found or self.accelerator
+        return {}
+
     def files(self) -> Sequence[Path] | None:
         if self.command.find_upper is None:
             return (Layout.of(self.spec).upper,)
@@ -148,7 +170,7 @@ class CommandedInstance(PlainInstance):
             for words in self.command.cleanup:
                 with contextlib.suppress(HostError):
                     run_command(words, timeout=_CLEANUP_S, check=False,
-                                env=self.command.environment)  # fmt: skip
+                                env=self.command.environment, only=True)  # fmt: skip
         cgroup.kill_processes(self.spec.cgroups)
 
 
@@ -193,7 +215,7 @@ def start_commanded_instance(
         channel = Channel(
             starter,
             program=Path(command.argv[0]).name,
-            evidence=lambda: read_last_line(output_of(spec)),
+            evidence=lambda: read_complaint(command.log, output_of(spec)),
         )
         instance = CommandedInstance(spec, command, channel, starter)
         try:
@@ -208,12 +230,31 @@ def start_commanded_instance(
             instance.stop()
 
 
-def read_last_line(log: Path) -> str | None:
-    """The last thing a command said, without colours or time stamps; None if it said nothing."""
+def read_complaint(*logs: Path | None) -> str | None:
+    """What a command complained of, by the first of its logs that has a complaint; else the last
+    thing that one of them says. None if none says anything."""
+    texts = [_read_lines(log) for log in logs if log is not None]
+    complaints = (find_complaint(lines) for lines in texts)
+    said = [lines[-1] for lines in texts if lines]
+    found = next(filter(None, complaints), said[-1] if said else None)
+    return found[-300:] if found else None
+
+
+def _read_lines(log: Path) -> list[str]:
     with contextlib.suppress(OSError):
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-        said = [line for line in lines if line]
-        return said[-1][-300:] if said else None
+        return [line for line in lines if line]
+    return []
+
+
+def find_complaint(lines: Sequence[str]) -> str | None:
+    """The first error in a command's words, without what goes before it in a log: it is the cause,
+    and what follows is what came of it («additional information can be obtained by…»)."""
+    for line in lines:
+        if not _WARNING.search(line) and _ERROR.search(line):
+            kept = _LOGRUS.search(line)
+            words = kept[1].replace('\\"', '"') if kept else _LXC.sub("", line)
+            return words.strip()
     return None
 
 

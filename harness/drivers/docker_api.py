@@ -25,6 +25,11 @@ def find_host(given: str | None) -> str:
     return given or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
 
 
+def is_named(given: str | None) -> bool:
+    """Whether somebody said which daemon it is to be."""
+    return bool(given or os.environ.get("DOCKER_HOST"))
+
+
 def find_daemon_fault(host: str) -> tuple[str, str] | None:
     """Why no daemon answers at ``host``, and the remedy; None if one does.
 
@@ -76,7 +81,7 @@ def find_runtime_fault(host: str, runtime: str) -> str | None:
         return None
     return (
         f"the Docker daemon at {host} knows no runtime {runtime}: "
-        "add it to the daemon's configuration, or use a private daemon: --start-engines"
+        "add it to the daemon's configuration"
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import cgroup, lab
-from harness.certificate import KEY, NONE, Condition, Conditions, build_document
+from harness.certificate import KEY, NONE, Condition, build_document
 from harness.channel import Channel
 from harness.drivers.base import (
     Daemon,
@@ -33,6 +33,7 @@ from harness.drivers.docker_api import (
     find_daemon_fault,
     find_host,
     find_runtime_fault,
+    is_named,
     load_image,
     open_api,
     read_cgroup_driver,
@@ -40,9 +41,16 @@ from harness.drivers.docker_api import (
     start_end_watch,
     translated,
 )
-from harness.drivers.dockerd import DockerDaemon, find_user_daemon, start_private_daemon
+from harness.drivers.dockerd import DockerDaemon, find_user_daemon, name_runsc, start_private_daemon
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
-from harness.drivers.runsc import find_netstack_fault
+from harness.drivers.runsc import (
+    describe_platform,
+    find_netstack_fault,
+    find_platform_fault,
+    find_used,
+    require_platform,
+)
+from harness.drivers.shared import start_shared
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
 from harness.limits import find_device_file
@@ -53,6 +61,8 @@ from harness.starter import Starter, build_instance_spec, read_clock, sleep_unti
 _SHARED = "docker"
 _NANOSECONDS = 1_000_000_000
 _STOP_S = 10
+_LIMITS = ("cpus", "memory", "pids", "io")
+"""Dimensions of the parity certificate that control groups tell of."""
 _STATES = {"runc": "state.json", "crun": "status"}
 _PROGRAMS = {"runc": "runc", "crun": "crun", "gvisor": "runsc"}
 
@@ -67,6 +77,8 @@ class DockerInstance(PlainInstance):
     daemon: DockerDaemon
     api: Any
     container: str = ""
+    groups: tuple[Path, ...] = ()
+    sandboxed: bool = False
     accelerator: str = NO_ACCELERATOR
     stopped: bool = field(default=False, init=False)
 
@@ -80,15 +92,22 @@ class DockerInstance(PlainInstance):
         if self.spec.host_network or not self.spec.address:
             return "127.0.0.1" if self.spec.host_network else None
         with translated():
-            settings = self.api.inspect_container(self.container)["NetworkSettings"]
-        return str(settings["IPAddress"]) or None
+            return find_container_address(self.api.inspect_container(self.container))
 
     @property
     def cgroups(self) -> Sequence[Path]:
+        """Below those of the spec, or, where systemd makes them, wherever its first process is."""
         if not self.daemon.places_groups:
-            return ()
+            return self._find_groups()
         folders = [folder / self.container for folder in self.spec.cgroups]
         return tuple(folder for folder in folders if folder.is_dir())
+
+    def _find_groups(self) -> Sequence[Path]:
+        if not self.groups and self.container:
+            with contextlib.suppress(TrialError), translated():
+                pid = self.api.inspect_container(self.container)["State"]["Pid"]
+                self.groups = cgroup.find_groups_of(self.daemon.proc / str(pid)) if pid else ()
+        return [each for each in self.groups if each.is_dir()]
 
     def listen(self, heard: Callable[[bytes], None]) -> None:
         self.channel.heard = heard
@@ -115,20 +134,27 @@ class DockerInstance(PlainInstance):
         return Processes(inside, shims, self.daemon.proc)
 
     def read_evidence(self) -> Mapping[str, object]:
-        """Where its groups cannot be seen from here: the limits that the daemon says it has."""
-        if self.cgroups:
+        """What the daemon says of a container whose groups or files cannot be seen from here."""
+        if self.sandboxed:
+            self.accelerator = find_used(self.processes()) or self.accelerator
+        grouped, seen = bool(self.cgroups), self.files() is not None
+        if grouped and seen:
             return {}
         with translated():
             found = self.api.inspect_container(self.container)
-        own = read_conditions(found["HostConfig"], found["GraphDriver"], self.spec)
-        return {KEY: build_document(own)}
+        own = build_conditions(found["HostConfig"], find_store(found), self.spec)
+        told = {} if grouped else {name: own[name] for name in own if name in _LIMITS}
+        told |= {} if seen else {name: own[name] for name in own if name not in _LIMITS}
+        return {KEY: build_document(told)}
 
     def files(self) -> Sequence[Path] | None:
-        """The upper layer of a private daemon's container; another's is not ours to read."""
+        """The upper layer of a private daemon's container; another's is not ours to read, and one
+        in containerd's store has no folder that the daemon names."""
+        if not self.daemon.private:
+            return None
         with contextlib.suppress(TrialError), translated():
-            driver = self.api.inspect_container(self.container)["GraphDriver"]
-            upper = driver["Data"].get("UpperDir")
-            return (Path(upper),) if upper and self.daemon.private else None
+            upper = find_upper(self.api.inspect_container(self.container))
+            return None if upper is None else (upper,)
         return None
 
     def describe_end(self) -> str:
@@ -180,22 +206,44 @@ class DockerDriver:
             return None
         daemon = self.toolbox.shared.get(_SHARED)
         if isinstance(daemon, DockerDaemon) and not daemon.private:
-            return "a daemon that runs already is not on the lab's bridge; --start-engines is"
+            return f"a daemon that runs already is not on the lab's bridge: {self._advise()}"
         return find_netstack_fault() if self.runtime == "gvisor" else None
 
+    @property
+    def sets_limits(self) -> bool:
+        """Whether limits have to be asked of the engine: in groups that systemd makes nobody else
+        may set one."""
+        daemon = self.toolbox.shared.get(_SHARED)
+        return isinstance(daemon, DockerDaemon) and not daemon.places_groups
+
+    def _advise(self) -> str:
+        """How to have a daemon of the run's own instead."""
+        named = " and no --docker-host" if is_named(self.toolbox.docker_host) else ""
+        return f"say --start-engines{named} for one of the run's own"
+
     def unavailable(self) -> str | None:
+        program, platform = _PROGRAMS[self.runtime], self.toolbox.options.sentry
+        if self._starts_own():
+            if fault := _find_own_fault() or find_platform_fault(platform):
+                return fault
+            return None if find_program(program) else f"its runtime {program} is not installed"
         host = find_host(self.toolbox.docker_host)
-        fault = find_daemon_fault(host)
-        if fault is None:
-            return find_runtime_fault(host, _PROGRAMS[self.runtime])
+        if silent := find_daemon_fault(host):
+            return f"{silent[0]}: {silent[1]}"
+        if fault := find_runtime_fault(host, program):
+            return f"{fault}, or {self._advise()}"
+        if platform is not None:
+            why = "a daemon that runs already has gVisor's platform in its own configuration"
+            return f"{why}: {self._advise()}"
+        return None
+
+    def _starts_own(self) -> bool:
+        """Whether a daemon of the run's own is used: where that is asked for, and no daemon that
+        answers is named, or, where there is none that could be started, runs here."""
         if not self.toolbox.start_engines:
-            return f"{fault[0]}: {fault[1]}"
-        if find_program("dockerd") is None:
-            return "dockerd is not installed"
-        if not lab.is_privileged():
-            return "a Docker daemon of the run's own needs root: run the harness as root"
-        program = _PROGRAMS[self.runtime]
-        return None if find_program(program) else f"its runtime {program} is not installed"
+            return False
+        wanted = not is_named(self.toolbox.docker_host) and _find_own_fault() is None
+        return wanted or find_daemon_fault(find_host(self.toolbox.docker_host)) is not None
 
     def files(self, image: Image) -> Sequence[Path]:
         names = ("dockerd", "containerd", "containerd-shim-runc-v2", _PROGRAMS[self.runtime])
@@ -212,31 +260,34 @@ class DockerDriver:
             "private": self.toolbox.start_engines,
             "image": build_reference(spec.image, self.toolbox.run_id),
             "host_config": self.build_options(spec),
+            **(describe_platform(self.toolbox.options.sentry) if self.kind == "sandbox" else {}),
         }
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """The first variant of a run finds or starts the daemon and loads the images."""
-        shared, scratch = self.toolbox.shared, self.toolbox.scratch
-        if _SHARED in shared:
+        require_platform(self.toolbox.options.sentry, self.toolbox.scratch or Path("/run"))
+        with start_shared(self.toolbox.shared, _SHARED, lambda: self._start_daemon(specs)):
             yield
-            return
+
+    @contextmanager
+    def _start_daemon(self, specs: Sequence[InstanceSpec]) -> Iterator[DockerDaemon]:
+        scratch = self.toolbox.scratch
         if scratch is None:
             raise HostError("docker needs a scratch folder")
-        with self._open_daemon(scratch / "docker") as daemon, open_api(daemon.host) as api:
-            for image in list_images(specs):
-                load_image(api, image, self.toolbox.run_id, scratch)
-            shared[_SHARED] = daemon
+        with self._open_daemon(scratch / "docker") as daemon:
             try:
-                yield
+                with open_api(daemon.host) as api:
+                    for image in list_images(specs):
+                        load_image(api, image, self.toolbox.run_id, scratch)
+                yield daemon
             finally:
-                del shared[_SHARED]
                 remove_run(daemon.host, self.toolbox.run_id)
 
     @contextmanager
     def _open_daemon(self, folder: Path) -> Iterator[DockerDaemon]:
         host = find_host(self.toolbox.docker_host)
-        if find_daemon_fault(host) is None:
+        if not self._starts_own():
             lab.note_engine(self.toolbox.run_id, host)
             yield find_user_daemon(host, read_cgroup_driver(host))
             return
@@ -252,6 +303,7 @@ class DockerDriver:
         assert isinstance(daemon, DockerDaemon)
         layout = Layout.of(spec)
         layout.run.mkdir()
+        layout.run.chmod(0o755)
         agent_spec = build_instance_spec(spec)
         with (
             translated(),
@@ -283,7 +335,9 @@ class DockerDriver:
         watch: EndWatch,
     ) -> DockerInstance:
         channel = Channel(starter, program="the container", wake=watch.wake)
-        instance = DockerInstance(spec, channel, starter, daemon, api)
+        instance = DockerInstance(
+            spec, channel, starter, daemon, api, sandboxed=self.kind == "sandbox"
+        )
         channel.ended = instance.describe_end
         return instance
 
@@ -341,16 +395,50 @@ class DockerDriver:
         daemon = self.toolbox.shared.get(_SHARED)
         if isinstance(daemon, DockerDaemon) and not daemon.private:
             return "runsc"
-        if spec.host_network:
-            return "runsc-host"
-        return "runsc-net" if spec.address else "runsc"
+        bridged = "sandbox" if spec.address else "none"
+        network = "host" if spec.host_network else bridged
+        return name_runsc(network, self.toolbox.options.sentry)
 
 
-def read_conditions(
-    asked: Mapping[str, Any], graph: Mapping[str, Any], spec: InstanceSpec
-) -> Conditions:
-    """Limits and writable layer of a container, from what the daemon says of it (in the words of
-    its API: ``HostConfig`` and ``GraphDriver``)."""
+def _find_own_fault() -> str | None:
+    """Why a daemon of the run's own cannot be started here; None if it can."""
+    if find_program("dockerd") is None:
+        return "dockerd is not installed"
+    if not lab.is_privileged():
+        return "a Docker daemon of the run's own needs root: run the harness as root"
+    return None
+
+
+def find_container_address(found: Mapping[str, Any]) -> str | None:
+    """Its address on the first network that gave it one, from what the daemon says of a container.
+
+    The address beside the networks is gone from the API since its version 1.52 (Docker 29).
+    """
+    networks = found["NetworkSettings"].get("Networks") or {}
+    addresses = (each.get("IPAddress") for each in networks.values())
+    return next(filter(None, addresses), None)
+
+
+def find_upper(found: Mapping[str, Any]) -> Path | None:
+    """Where a container's own layer is, if its daemon names a folder: not in containerd's store."""
+    upper = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    return Path(upper) if upper else None
+
+
+def find_store(found: Mapping[str, Any]) -> str | None:
+    """What keeps a container's layers: a graph driver of Docker's, or a snapshotter of containerd's
+    (``Storage``, since API 1.52)."""
+    graph = found.get("GraphDriver") or {}
+    snapshot = ((found.get("Storage") or {}).get("RootFS") or {}).get("Snapshot") or {}
+    name = graph.get("Name") or snapshot.get("Name")
+    return str(name) if name else None
+
+
+def build_conditions(
+    asked: Mapping[str, Any], store: str | None, spec: InstanceSpec
+) -> dict[str, Condition]:
+    """Limits and writable layer of a container, from what the daemon says of it (``HostConfig``,
+    in the words of its API)."""
     cores = (asked.get("CpuQuota") or 0) / (asked.get("CpuPeriod") or cgroup.CPU_PERIOD_US)
     cores = (asked.get("NanoCpus") or 0) / 1e9 or cores
     rates = [each["Rate"] for each in asked.get("BlkioDeviceWriteBps") or ()]
@@ -364,7 +452,8 @@ def read_conditions(
     found = {name: Condition(value or NONE, how) for name, value in limits.items()}
     found["disk"] = Condition(NONE, "its engine has a store of its own" if spec.disk else "")
     storage = "read-only" if asked.get("ReadonlyRootfs") else "disk"
-    found["storage"] = Condition(storage, f"layer in the daemon's store ({graph.get('Name')})")
+    where = f" ({store})" if store else ""
+    found["storage"] = Condition(storage, f"layer in the daemon's store{where}")
     return found
 
 

@@ -5,6 +5,7 @@ folder: it ends with the run, whatever happens. Its bridge is the lab's.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -15,12 +16,13 @@ from pathlib import Path
 
 from harness import cgroup, lab
 from harness.drivers.base import Processes
-from harness.drivers.commanded import PATH, find_program
-from harness.drivers.runsc import build_socket_option
+from harness.drivers.commanded import ENVIRONMENT, find_program
+from harness.drivers.runsc import build_socket_option, read_platforms
 from harness.errors import HostError
 from harness.process import start_service
 
 _READY_S = 60.0
+_NETWORKS = {"none": "", "host": "host", "sandbox": "net"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DAEMONS = ("dockerd", "containerd")
 _SHIM = "containerd-shim"
@@ -104,15 +106,22 @@ def find_user_daemon(host: str, cgroup_driver: str) -> DockerDaemon:
     )
 
 
+def name_runsc(network: str, platform: str | None = None) -> str:
+    """What gVisor is called in a daemon of the run's own: a name for each kind of network and each
+    platform that can be asked for."""
+    return "-".join(filter(None, ["runsc", _NETWORKS[network], platform]))
+
+
 def build_daemon_config(folder: Path, parent: str | None) -> dict[str, object]:
     """daemon.json of a private daemon: nothing of the host's is changed (no iptables)."""
     runtimes: dict[str, Mapping[str, object]] = {}
     if crun := find_program("crun"):
         runtimes["crun"] = {"path": crun}
     if runsc := find_program("runsc"):
-        for name, network in (("runsc", "none"), ("runsc-host", "host"), ("runsc-net", "sandbox")):
-            words = ["--platform=ptrace", f"--network={network}", build_socket_option()]
-            runtimes[name] = {"path": runsc, "runtimeArgs": words}
+        for network, platform in itertools.product(_NETWORKS, (None, *read_platforms())):
+            words = [f"--platform={platform}"] if platform else []
+            words += [f"--network={network}", build_socket_option()]
+            runtimes[name_runsc(network, platform)] = {"path": runsc, "runtimeArgs": words}
     return {
         "data-root": str(folder / "data"),
         "exec-root": str(folder / "exec"),
@@ -140,7 +149,8 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
     program = find_program("dockerd") or "dockerd"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
-        environment = {"PATH": PATH, "HOME": str(folder), "NOTIFY_SOCKET": str(folder / "notify")}
+        own_names = {"HOME": str(folder), "NOTIFY_SOCKET": str(folder / "notify")}
+        environment = {**ENVIRONMENT, **own_names}
         try:
             with (
                 cgroup.entered(groups),

@@ -4,8 +4,10 @@ Nothing tells from outside when its sandbox is there, so `created` is not known 
 `init` stands under `residual`. Source of the keys: lxc.container.conf(5).
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness import cgroup
 from harness.drivers.base import InstanceSpec
@@ -15,6 +17,10 @@ from harness.drivers.oci_bundle import CAPABILITIES
 from harness.drivers.rooted import Layout
 from harness.limits import find_device
 
+_SWITCH = Path("/sys/module/apparmor/parameters/enabled")
+_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+_PROFILE = "lxc-container-default-cgns"
+
 
 class LxcDriver(CommandedDriver):
     """LXC, with the capabilities that container engines leave to root."""
@@ -23,7 +29,7 @@ class LxcDriver(CommandedDriver):
     program = "lxc-start"
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        return {**super().describe(spec), "config": build_config(spec)}
+        return {**super().describe(spec), "config": build_config(spec, find_confinement())}
 
     @contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[CommandedInstance]:
@@ -37,15 +43,32 @@ class LxcDriver(CommandedDriver):
         super().prepare(spec)
         config = spec.folder / spec.name / "config"
         config.parent.mkdir()
-        config.write_text("".join(f"{line}\n" for line in build_config(spec)))
+        lines = build_config(spec, find_confinement())
+        config.write_text("".join(f"{line}\n" for line in lines))
 
     def build_command(self, spec: InstanceSpec) -> Command:
         words = [self.path, "-F", "-P", str(spec.folder), "-n", spec.name]
         words += ["-o", str(spec.folder / "lxc.log"), "-l", "WARN"]
-        return Command(tuple(words))
+        return Command(tuple(words), log=spec.folder / "lxc.log")
 
 
-def build_config(spec: InstanceSpec) -> list[str]:
+def find_confinement() -> str | None:
+    """What `lxc.apparmor.profile` has to say here; None where LXC's own choice works.
+
+    With AppArmor in the kernel LXC wants the profile of its package, which only AppArmor's own
+    tools load: where they have not, it does not start at all (lxc.container.conf(5)).
+    """
+    with contextlib.suppress(OSError):
+        if not _SWITCH.read_text().startswith("Y"):
+            return None
+        with contextlib.suppress(OSError):
+            if _PROFILE in _PROFILES.read_text():
+                return None
+        return "unconfined"
+    return None
+
+
+def build_config(spec: InstanceSpec, confinement: str | None = None) -> list[str]:
     """Pure: the lines of its configuration. Its groups lie below those that it is started in."""
     layout = Layout.of(spec)
     lines = {
@@ -63,6 +86,7 @@ def build_config(spec: InstanceSpec) -> list[str]:
         "lxc.cgroup.relative": "1",
         "lxc.cgroup.dir.container": f"{spec.name}/container",
         "lxc.cgroup.dir.monitor": f"{spec.name}/monitor",
+        **({"lxc.apparmor.profile": confinement} if confinement else {}),
         **_build_writing(spec),
         **_build_network(spec),
     }

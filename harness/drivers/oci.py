@@ -5,14 +5,23 @@ One class for all: they take the same words. The bundle is made before the clock
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.drivers.base import InstanceSpec
 from harness.drivers.commanded import Command
 from harness.drivers.commanded_driver import CommandedDriver
 from harness.drivers.oci_bundle import GROUP, build_config
-from harness.drivers.runsc import build_socket_option, find_netstack_fault
+from harness.drivers.runsc import (
+    build_socket_option,
+    describe_platform,
+    find_netstack_fault,
+    find_platform_fault,
+    find_used,
+    require_platform,
+)
 from harness.drivers.seccomp import find_filter_fault
 from harness.model import Kind
 
@@ -80,7 +89,7 @@ class GvisorDriver(OciDriver):
     name = "gvisor"
     kind: Kind = "sandbox"
     program = "runsc"
-    runtime = Runtime(("--platform=ptrace",), "{id}_sandbox:{id}.state")
+    runtime = Runtime((), "{id}_sandbox:{id}.state")
 
     @property
     def no_network(self) -> str | None:
@@ -89,4 +98,20 @@ class GvisorDriver(OciDriver):
     def build_options(self, spec: InstanceSpec) -> tuple[str, ...]:
         bridged = "sandbox" if spec.address else "none"
         network = "host" if spec.host_network else bridged
-        return (*self.runtime.options, f"--network={network}", build_socket_option())
+        asked = self.toolbox.options.sentry
+        chosen = (f"--platform={asked}",) if asked else ()
+        return (*chosen, f"--network={network}", build_socket_option())
+
+    def unavailable(self) -> str | None:
+        return super().unavailable() or find_platform_fault(self.toolbox.options.sentry)
+
+    def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        return {**super().describe(spec), **describe_platform(self.toolbox.options.sentry)}
+
+    @contextmanager
+    def start_run(self, _specs: Sequence[InstanceSpec], /) -> Iterator[None]:
+        require_platform(self.toolbox.options.sentry, self.toolbox.scratch or Path("/run"))
+        yield
+
+    def build_command(self, spec: InstanceSpec) -> Command:
+        return replace(super().build_command(spec), find_accelerator=find_used)

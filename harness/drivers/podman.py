@@ -26,15 +26,23 @@ from harness.drivers.commanded import (
     start_commanded_instance,
 )
 from harness.drivers.podman_store import (
-    PLUGIN_FOLDERS,
     PROGRAMS,
     PodmanStore,
     build_reference,
     find_layer,
+    find_network_fault,
     start_store,
 )
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
-from harness.drivers.runsc import build_socket_option, find_netstack_fault
+from harness.drivers.runsc import (
+    build_socket_option,
+    describe_platform,
+    find_netstack_fault,
+    find_platform_fault,
+    find_used,
+    require_platform,
+)
+from harness.drivers.shared import start_shared
 from harness.errors import HostError
 from harness.images.model import Image
 from harness.limits import find_device_file
@@ -62,17 +70,15 @@ class PodmanDriver:
             return None
         if self.runtime == "gvisor" and (fault := find_netstack_fault()):
             return fault
-        plugins = [Path(folder) / "bridge" for folder in PLUGIN_FOLDERS]
-        if not any(plugin.exists() for plugin in plugins):
-            return "the network plugins are not installed (package containernetworking-plugins)"
-        return None
+        store = self.toolbox.shared.get(_SHARED)
+        return find_network_fault(store.backend) if isinstance(store, PodmanStore) else None
 
     def unavailable(self) -> str | None:
         fault = find_fault("podman") or find_fault("conmon")
         program = PROGRAMS[self.runtime]
         if fault is None and find_program(program) is None:
             return f"its runtime {program} is not installed"
-        return fault
+        return fault or find_platform_fault(self.toolbox.options.sentry)
 
     def files(self, image: Image) -> Sequence[Path]:
         programs = ("podman", "conmon", PROGRAMS[self.runtime])
@@ -83,24 +89,22 @@ class PodmanDriver:
         return rooted_packings(image)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
-        return describe_command(self.build_command(spec, self._imagine_store()))
+        described = describe_command(self.build_command(spec, self._imagine_store()))
+        if self.runtime != "gvisor":
+            return described
+        return {**described, **describe_platform(self.toolbox.options.sentry)}
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
         """The first variant of a run makes the store, and takes it away again."""
-        shared = self.toolbox.shared
-        if _SHARED in shared:
-            yield
-            return
         if self.toolbox.scratch is None:
             raise HostError("podman needs a scratch folder for its store")
-        folder, images = self.toolbox.scratch / "podman", list_images(specs)
-        with start_store(folder, self.toolbox.run_id, images) as store:
-            shared[_SHARED] = store
-            try:
-                yield
-            finally:
-                del shared[_SHARED]
+        start = functools.partial(
+            start_store, self.toolbox.scratch / "podman", self.toolbox.run_id, list_images(specs)
+        )
+        require_platform(self.toolbox.options.sentry, self.toolbox.scratch)
+        with start_shared(self.toolbox.shared, _SHARED, start):
+            yield
 
     def start_instance(self, spec: InstanceSpec) -> AbstractContextManager[CommandedInstance]:
         store = self.toolbox.shared[_SHARED]
@@ -124,6 +128,7 @@ class PodmanDriver:
             watches=watches,
             root=False,
             group="libpod-*",
+            find_accelerator=find_used if self.runtime == "gvisor" else None,
             find_upper=functools.partial(find_layer, store.folder / "store", spec.name),
             cleanup=((*head, "rm", "--force", "--time", "0", spec.name),),
             stays=True,
@@ -154,11 +159,13 @@ class PodmanDriver:
             return ()
         bridged = "sandbox" if spec.address else "none"
         network = "host" if spec.host_network else bridged
-        return ("platform=ptrace", f"network={network}", build_socket_option().removeprefix("--"))
+        asked = self.toolbox.options.sentry
+        chosen = (f"platform={asked}",) if asked else ()
+        return (*chosen, f"network={network}", build_socket_option().removeprefix("--"))
 
     def _imagine_store(self) -> PodmanStore:
         folder = (self.toolbox.scratch or Path("scratch")) / "podman"
-        return PodmanStore(folder, folder / "run", self.toolbox.run_id)
+        return PodmanStore(folder, self.toolbox.run_id)
 
 
 def _build_network(spec: InstanceSpec, network: str) -> tuple[str, ...]:

@@ -5,37 +5,39 @@ the clock starts, and shared by all variants of Podman in a run.
 """
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import cgroup, lab, linux
-from harness.drivers.commanded import PATH, find_program
-from harness.errors import HostError
+from harness.drivers.commanded import ENVIRONMENT, find_program
 from harness.images.model import Image
 from harness.images.oci import write_archive
 from harness.process import run_command
 
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
 PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
-_SHORT = ("/mnt", "/media", "/srv")
+RUN_ROOT = Path("/run/podman")
+"""Where the store's run folder is bound to, in the lab's own /run: Podman takes no path of more
+than 50 characters for it."""
 _CACHE = Path("/var/lib/containers/cache")
 _LEFT = (
     *(str(lab.NETWORK_RESULTS), str(lab.NETWORK_RESULTS.parent)),
     *(str(_CACHE), str(_CACHE.parent)),
 )
-_RUNROOT_MAX = 50
+_ASK_S = 30.0
 _LOAD_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class PodmanStore:
-    """Where the run's Podman keeps things. ``runroot`` is a short path: Podman wants that."""
+    """Where the run's Podman keeps things, and who makes its networks: ``cni`` or ``netavark``."""
 
     folder: Path
-    runroot: Path
     run_id: str
+    backend: str = "netavark"
 
     @property
     def network(self) -> str:
@@ -44,7 +46,7 @@ class PodmanStore:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "PATH": PATH,
+            **ENVIRONMENT,
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder / "tmp"),
             "CONTAINERS_CONF": str(self.folder / "containers.conf"),
@@ -56,7 +58,7 @@ class PodmanStore:
         return (
             find_program("podman") or "podman",
             *("--root", str(self.folder / "store")),
-            *("--runroot", str(self.runroot)),
+            *("--runroot", str(RUN_ROOT)),
             *("--tmpdir", str(self.folder / "tmp")),
         )
 
@@ -69,10 +71,11 @@ def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
     """containers.conf(5): groups made directly, and limits that a host without systemd allows.
 
     Locks are files in the run's own folder: the default is a memory segment that all Podmans of
-    the host share.
+    the host share. Who makes networks is left to Podman: releases from 5 on know netavark only,
+    and earlier ones may have been built with either.
     """
-    lines = [f'{name} = ["{path}"]' for name, path in runtimes.items()]
-    folders = ", ".join(f'"{each}"' for each in PLUGIN_FOLDERS)
+    lines = [f"{name} = [{quote(path)}]" for name, path in runtimes.items()]
+    folders = ", ".join(map(quote, PLUGIN_FOLDERS))
     return "\n".join(
         [
             "[containers]",
@@ -85,15 +88,55 @@ def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
             "[engine.runtimes]",
             *lines,
             "[network]",
-            'network_backend = "cni"',
-            f'network_config_dir = "{folder / "net"}"',
+            f"network_config_dir = {quote(folder / 'net')}",
             f"cni_plugin_dirs = [{folders}]",
             "",
         ]
     )
 
 
-def build_network_config(name: str, folder: Path) -> str:
+def quote(text: str | Path) -> str:
+    """A string in a TOML file (its basic strings are those of JSON)."""
+    return json.dumps(str(text), ensure_ascii=False)
+
+
+def find_network_fault(backend: str) -> str | None:
+    """Why Podman cannot join the lab's bridge; None if it can."""
+    plugins = [Path(folder) / "bridge" for folder in PLUGIN_FOLDERS]
+    if backend == "cni" and not any(plugin.exists() for plugin in plugins):
+        return "the network plugins are not installed (package containernetworking-plugins)"
+    return None
+
+
+def write_network(name: str, folder: Path, backend: str) -> None:
+    """The lab's bridge as a network of Podman's, in the words of who makes its networks."""
+    if backend == "cni":
+        (folder / "net" / f"{name}.conflist").write_text(build_cni_network(name, folder))
+    else:
+        (folder / "net" / f"{name}.json").write_text(build_netavark_network(name))
+
+
+def build_netavark_network(name: str) -> str:
+    """A network of netavark's that is the lab's bridge, which it does not manage: it makes no
+    bridge, sets no address on it, and filters nothing (podman-network-create(1), ``mode``)."""
+    return json.dumps(
+        {
+            "name": name,
+            "id": hashlib.sha256(name.encode()).hexdigest(),
+            "driver": "bridge",
+            "network_interface": lab.BRIDGE,
+            "created": "2000-01-01T00:00:00Z",
+            "subnets": [{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}],
+            "ipv6_enabled": False,
+            "internal": False,
+            "dns_enabled": False,
+            "options": {"mode": "unmanaged"},
+            "ipam_options": {"driver": "host-local"},
+        }
+    )
+
+
+def build_cni_network(name: str, folder: Path) -> str:
     """A CNI network that is the lab's bridge: addresses are given, nothing is filtered."""
     ranges = [[{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}]]
     plugin = {
@@ -120,15 +163,16 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
     runtimes = {name: find_program(program) for name, program in PROGRAMS.items()}
     present = {name: path for name, path in runtimes.items() if path}
     (folder / "containers.conf").write_text(build_engine_config(folder, present))
-    name = cgroup.PREFIX + run_id
-    (folder / "net" / f"{name}.conflist").write_text(build_network_config(name, folder))
     policy = {"default": [{"type": "insecureAcceptAnything"}]}
     (folder / "policy.json").write_text(json.dumps(policy))
     lab.note_folders(run_id, _LEFT)
-    with _shorten(folder / "run") as runroot:
-        storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\n'
-        (folder / "storage.conf").write_text(f'{storage}runroot = "{runroot}"\n')
-        store = PodmanStore(folder, runroot, run_id)
+    RUN_ROOT.mkdir(exist_ok=True)
+    with _bind(folder / "run", RUN_ROOT):
+        storage = f'[storage]\ndriver = "overlay"\ngraphroot = {quote(folder / "store")}\n'
+        (folder / "storage.conf").write_text(f"{storage}runroot = {quote(RUN_ROOT)}\n")
+        store = PodmanStore(folder, run_id)
+        store = replace(store, backend=read_backend(store))
+        write_network(store.network, folder, store.backend)
         with _keep_cache(folder / "cache"):
             for image in images:
                 load_image(store, image)
@@ -138,6 +182,12 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
             lab.unmount_below(folder)
 
 
+def read_backend(store: PodmanStore) -> str:
+    """Who makes the networks of the installed Podman, as itself says; raises HostError."""
+    ask = [*store.build_words(), "info", "--format", "{{.Host.NetworkBackend}}"]
+    return run_command(ask, timeout=_ASK_S, env=store.environment, only=True).stdout.strip()
+
+
 def load_image(store: PodmanStore, image: Image) -> None:
     """Load an image's OCI layout into the store, under the harness's name; raises HostError."""
     archive = store.folder / f"{image.name}.tar"
@@ -145,7 +195,7 @@ def load_image(store: PodmanStore, image: Image) -> None:
     policy = ["--signature-policy", str(store.folder / "policy.json")]
     load = [*store.build_words(), "load", "--quiet", *policy, "--input", str(archive)]
     try:
-        run_command(load, timeout=_LOAD_S, env=store.environment)
+        run_command(load, timeout=_LOAD_S, env=store.environment, only=True)
     finally:
         archive.unlink()
 
@@ -161,24 +211,6 @@ def find_layer(store: Path, name: str) -> Path | None:
                 if name in each.get("names", ()):
                     return store / "overlay" / str(each["layer"]) / "diff"
     return None
-
-
-@contextlib.contextmanager
-def _shorten(folder: Path) -> Iterator[Path]:
-    """``folder`` under a path of at most 50 characters: bound, in the lab's own mounts."""
-    if len(str(folder)) <= _RUNROOT_MAX:
-        yield folder
-        return
-    used = [str(folder), str(Path.cwd())]
-    places = [each for each in _SHORT if Path(each).is_dir()]
-    free = [each for each in places if not any(path.startswith(each) for path in used)]
-    if not free:
-        raise HostError(
-            f"podman takes no run folder as long as {folder}",
-            hint="point HARNESS_CACHE at a short one",
-        )
-    with _bind(folder, Path(free[0])):
-        yield Path(free[0])
 
 
 def _keep_cache(folder: Path) -> contextlib.AbstractContextManager[None]:

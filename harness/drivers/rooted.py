@@ -40,8 +40,11 @@ class Layout:
         return cls(spec.image.tree, *parts)
 
     def make(self) -> None:
+        """Open to all: the upper folder's mode is that of the instance's root, and the user's umask
+        has no part in it."""
         for folder in (self.upper, self.work, self.merged, self.run):
             folder.mkdir()
+            folder.chmod(0o755)
 
 
 def build_prepare_records(spec: InstanceSpec, mode: str) -> list[tuple[str, str]]:

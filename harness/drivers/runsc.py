@@ -1,16 +1,27 @@
-"""What gVisor's runsc can do depends on its release; for every platform that uses it."""
+"""What gVisor's runsc can do depends on its release; for every platform that uses it.
+
+What traps a workload's system calls is its «platform»: ptrace, systrap or KVM. Without a word about
+it a release takes its own default, and a sandbox process names the one that it uses only where that
+is another.
+"""
 
 import contextlib
 import functools
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness.drivers.base import Processes
 from harness.drivers.commanded import find_program
 from harness.errors import HostError
 from harness.process import run_command
 
 _FIRST_WITH_SYNONYM = 20230501
 _FIRST_WITH_CHECK = 20250101
+PROOF_S = 30.0
+_KVM = "/dev/kvm"
+_SANDBOX = "runsc-sandbox"
 _NAMESPACED = Path("/proc/sys/net/core/rmem_default")
 
 
@@ -30,6 +41,84 @@ def build_socket_option() -> str:
     if (read_release() or _FIRST_WITH_SYNONYM) < _FIRST_WITH_SYNONYM:
         return "--fsgofer-host-uds"
     return "--host-uds=open"
+
+
+@functools.cache
+def read_platforms() -> tuple[str, ...]:
+    """The platforms that this release has, its default first; empty where it does not say.
+
+    From its own description of the flag: ``ptrace (default), kvm. (default "ptrace")``.
+    """
+    with contextlib.suppress(HostError):
+        words = [find_program("runsc") or "runsc", "flags"]
+        done = run_command(words, timeout=10, check=False)
+        return parse_platforms(done.stdout + done.stderr)
+    return ()
+
+
+def parse_platforms(flags: str) -> tuple[str, ...]:
+    """The same from what ``runsc flags`` prints."""
+    found = re.search(r"which platform to use: (.+?)\.? \(default \"?(\w+)", flags)
+    if found is None:
+        return ()
+    names = [each.split()[0] for each in found[1].split(",") if each.strip()]
+    return tuple(dict.fromkeys((found[2], *names)))
+
+
+def find_platform_fault(asked: str | None) -> str | None:
+    """Why runsc cannot use the platform that is asked for; None if it can, or none is."""
+    if asked is None:
+        return None
+    known = read_platforms()
+    if known and asked not in known:
+        return f"this release of runsc has no platform {asked}: it has {', '.join(known)}"
+    if asked == "kvm" and not os.path.exists(_KVM):
+        return f"gVisor's platform kvm needs {_KVM}, which this host does not have"
+    if asked == "kvm" and not os.access(_KVM, os.R_OK | os.W_OK):
+        return f"this user may not open {_KVM}, which gVisor's platform kvm needs"
+    return None
+
+
+def require_platform(asked: str | None, folder: Path) -> None:
+    """Run one program on KVM, if that is asked for, before anything is measured: that the host has
+    it proves nothing. Raises HostError. For use inside the lab, which ends what is left of it."""
+    if asked != "kvm":
+        return
+    words = [find_program("runsc") or "runsc", "--root", str(folder / "runsc-proof")]
+    words += ["--platform=kvm", "--network=none", "--ignore-cgroups", "do", "/bin/true"]
+    try:
+        run_command(words, timeout=PROOF_S)
+    except HostError as error:
+        raise HostError(
+            f"gVisor's platform kvm runs no program here: {error.message}",
+            hint="leave the platform out, or take another",
+        ) from error
+
+
+def find_used(processes: Processes) -> str | None:
+    """The platform that a sandbox uses, by its own process's command line; without a word there
+    what the release takes by itself. None while there is no such process, or it cannot be seen."""
+    for pid in (*processes.inside, *processes.helpers):
+        with contextlib.suppress(OSError):
+            words = (processes.proc / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+            if Path(words[0]).name == _SANDBOX:
+                return parse_used(words) or next(iter(read_platforms()), None)
+    return None
+
+
+def parse_used(words: Sequence[str]) -> str | None:
+    """The platform in the arguments of a sandbox process; None where they name none."""
+    return next((each.split("=", 1)[1] for each in words if each.startswith("--platform=")), None)
+
+
+def describe_platform(asked: str | None) -> dict[str, object]:
+    """What a sandbox is going to run on, and why, for the manifest."""
+    default = next(iter(read_platforms()), None)
+    return {
+        "accelerator": asked or default or "unknown",
+        "accelerator_proved": False,
+        "accelerator_reason": "asked for by name" if asked else "this release's own choice",
+    }
 
 
 @functools.cache

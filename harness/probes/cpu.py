@@ -12,6 +12,8 @@ from harness import cgroup
 from harness.drivers.base import Daemon, Instance
 from harness.process import read_cpu_clocks
 
+_NOTHING = cgroup.CpuTime(0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class CpuAccount:
@@ -38,8 +40,23 @@ class CpuAccount:
         share = after - self.daemon_before
         return {"": own[""] + share, "daemon": share}
 
+    def _find_outside(self, instance: Instance) -> list[Path]:
+        """The instance's groups, if they do not lie below those that the harness made for it."""
+        return [
+            each
+            for each in instance.cgroups
+            if not any(each.is_relative_to(group) for group in self.groups)
+        ]
+
     def _read_own(self, instance: Instance) -> dict[str, float]:
-        """By the groups if the instance lives in them, else by its processes' CPU clocks."""
+        """By the groups if the instance lives in them, else by its processes' CPU clocks.
+
+        A daemon of the host may have made its group elsewhere, for it alone: then all that was
+        used in there was used since.
+        """
+        if outside := self._find_outside(instance):
+            used = cgroup.read_cpu_time(outside)
+            return used.since(_NOTHING) if used is not None else {}
         after = cgroup.read_cpu_time(self.groups) if instance.cgroups else None
         if self.before is not None and after is not None:
             return after.since(self.before)

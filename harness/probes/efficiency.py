@@ -74,7 +74,7 @@ class WorkMeter:
     def _read_cpu(self) -> float | None:
         """CPU seconds since the account was opened; None where processes that have ended, or run
         elsewhere, cannot be accounted for."""
-        if not self.instance.cgroups and self.instance.accelerator == "none":
+        if not self.instance.cgroups and self.instance.accelerator not in ("kvm", "tcg"):
             return None
         return self.account.read(self.instance).get("")
 

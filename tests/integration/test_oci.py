@@ -11,7 +11,7 @@ import pytest
 from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
-from harness.drivers.runsc import find_netstack_fault
+from harness.drivers.runsc import find_netstack_fault, read_platforms
 from harness.images.model import Image, Programs
 from harness.model import build_phases
 from harness.probes import memory
@@ -256,3 +256,19 @@ def test_the_bundle_is_described(tiny_image: Image, programs: Programs, tmp_path
     assert '"limit": 134217728' in text
     assert '"createRuntime"' in text
     assert "--bundle" in text
+
+
+@pytest.mark.parametrize("platform", ["gvisor", "podman+gvisor"])
+def test_a_sandbox_tells_what_it_runs_on(
+    platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
+    def ask(run_id: str) -> list[str]:
+        script = ("sh", "-c", "echo up; sleep 60")
+        with instance_of(
+            platform, tiny_image, programs, run_id, command=script, ready="output:up"
+        ) as instance:
+            before = instance.accelerator
+            instance.read_evidence()
+            return [before, instance.accelerator]
+
+    assert run_in_lab(ask, tmp_path) == ["none", read_platforms()[0]]

@@ -23,7 +23,7 @@ from harness.certificate import (
     parse_conditions,
 )
 from harness.conditions import format_cpus, is_volatile, parse_cpus, parse_mounts
-from harness.drivers.docker_engine import read_conditions as read_docker
+from harness.drivers.docker_engine import build_conditions as read_docker
 from harness.drivers.domain_xml import Q35, Acceleration, DiskMode, Domain, Drive, build_domain_xml
 from harness.drivers.domain_xml import read_conditions as read_domain
 from harness.errors import InputError
@@ -197,10 +197,10 @@ def test_a_domain_tells_its_network_its_rate_of_writing_and_where_it_writes() ->
 
 def test_a_daemon_tells_the_limits_of_groups_that_cannot_be_seen() -> None:
     asked = {"Memory": 256 * MIB, "CpuQuota": 100_000, "CpuPeriod": 100_000, "PidsLimit": 64}
-    found = read_docker(asked, {"Name": "overlay2"}, SPEC)
+    found = read_docker(asked, "overlay2", SPEC)
     values = [found[name].value for name in ("memory", "cpus", "pids", "io", "storage")]
     assert values == [256 * MIB, 1, 64, NONE, "disk"]
-    assert read_docker({"PidsLimit": None}, {}, SPEC)["pids"].value == NONE
+    assert read_docker({"PidsLimit": None}, None, SPEC)["pids"].value == NONE
 
 
 @pytest.mark.parametrize(

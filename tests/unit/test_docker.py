@@ -1,17 +1,26 @@
 """What Docker is told, as values; how its daemons' time is counted; which of them are of no use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import lab
+from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.docker_api import build_reference, find_daemon_fault
-from harness.drivers.docker_engine import DockerDriver
+from harness.drivers.docker_engine import (
+    DockerDriver,
+    find_container_address,
+    find_store,
+    find_upper,
+)
 from harness.drivers.dockerd import DockerDaemon, build_daemon_config, find_user_daemon
+from harness.drivers.shared import start_shared
+from harness.errors import HarnessError, HostError, TrialError
 from harness.variants import parse_variant
 from tests.unit.fakes import BRIDGED, SPEC
 
@@ -51,6 +60,8 @@ def load(platform: str, daemon: DockerDaemon | None = PRIVATE) -> DockerDriver:
         ("docker+crun", SPEC, {"runtime": "crun"}),
         ("docker+gvisor", SPEC, {"runtime": "runsc"}),
         ("docker+gvisor", BRIDGED, {"runtime": "runsc-net"}),
+        ("docker+gvisor/systrap", SPEC, {"runtime": "runsc-systrap"}),
+        ("docker+gvisor/ptrace", BRIDGED, {"runtime": "runsc-net-ptrace"}),
         ("docker+gvisor/host-net", HOSTED, {"runtime": "runsc-host"}),
     ],
 )
@@ -148,3 +159,188 @@ def test_what_is_no_unix_socket_is_refused_in_one_line_with_the_remedy(host: str
     reason, remedy = fault
     assert "a Unix socket only" in reason and "\n" not in reason
     assert "unix:///PATH" in remedy and "--start-engines" in remedy
+
+
+# ---- what daemons of 20 to 29 say ------------------------------------------------------------
+
+OLD = {
+    "NetworkSettings": {
+        "IPAddress": "172.17.0.2",
+        "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
+    },
+    "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": "/data/overlay2/a/diff"}},
+}
+NEW = {
+    "NetworkSettings": {"Networks": {"none": {"IPAddress": ""}, "mine": {"IPAddress": "10.0.0.9"}}},
+    "Storage": {"RootFS": {"Snapshot": {"Name": "overlayfs"}}},
+}
+BARE: dict[str, Any] = {"NetworkSettings": {"Networks": None}, "GraphDriver": None}
+
+
+@pytest.mark.parametrize(
+    ("found", "address", "upper", "store"),
+    [
+        (OLD, "172.17.0.2", Path("/data/overlay2/a/diff"), "overlay2"),
+        (NEW, "10.0.0.9", None, "overlayfs"),
+        (BARE, None, None, None),
+        ({**BARE, "GraphDriver": {"Name": "overlayfs", "Data": None}}, None, None, "overlayfs"),
+    ],
+    ids=["20-28", "29", "bare", "containerd"],
+)
+def test_what_a_daemon_says_of_a_container_is_read_in_every_release(
+    found: dict[str, Any], address: str | None, upper: Path | None, store: str | None
+) -> None:
+    assert find_container_address(found) == address
+    assert find_upper(found) == upper
+    assert find_store(found) == store
+
+
+# ---- which daemon ----------------------------------------------------------------------------
+
+ANSWERS, SILENT = "unix:///run/docker.sock", "unix:///nowhere"
+
+
+@pytest.mark.parametrize(
+    ("start", "named", "variable", "possible", "own"),
+    [
+        (False, None, "", True, False),
+        (True, None, "", True, True),
+        (True, None, "", False, False),
+        (True, ANSWERS, "", True, False),
+        (True, SILENT, "", True, True),
+        (True, None, ANSWERS, True, False),
+        (True, None, SILENT, True, True),
+    ],
+)
+def test_engines_are_started_unless_one_that_answers_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    start: bool,
+    named: str | None,
+    variable: str,
+    possible: bool,
+    own: bool,
+) -> None:
+    module = "harness.drivers.docker_engine"
+    monkeypatch.setenv("DOCKER_HOST", variable)
+    monkeypatch.setattr(f"{module}._find_own_fault", lambda: None if possible else "no root")
+    silent = ("no Docker daemon answers", "start it")
+    monkeypatch.setattr(
+        f"{module}.find_daemon_fault", lambda host: silent if host == SILENT else None
+    )
+    toolbox = Toolbox(Path("/starter"), start_engines=start, docker_host=named)
+    driver = load_driver("docker", toolbox)
+    assert isinstance(driver, DockerDriver)
+    assert driver._starts_own() is own
+
+
+def test_what_a_running_daemon_cannot_do_comes_with_a_remedy_that_works() -> None:
+    words = load("docker", USERS).no_network or ""
+    assert "say --start-engines for one of the run's own" in words
+    named = Toolbox(Path("/starter"), docker_host=ANSWERS, shared={"docker": USERS})
+    assert "--start-engines and no --docker-host" in (load_driver("docker", named).no_network or "")
+
+
+def test_a_private_daemon_knows_gvisor_with_and_without_a_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = "harness.drivers.dockerd"
+    monkeypatch.setattr(f"{module}.find_program", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(f"{module}.read_platforms", lambda: ("systrap", "kvm"))
+    runtimes = build_daemon_config(Path("/scratch/docker"), None)["runtimes"]
+    assert isinstance(runtimes, dict)
+    names = {"crun"} | {f"runsc{net}{platform}" for net in ("", "-host", "-net")
+                        for platform in ("", "-systrap", "-kvm")}  # fmt: skip
+    assert set(runtimes) == names
+    assert not any("--platform" in word for word in runtimes["runsc-net"]["runtimeArgs"])
+    assert "--platform=kvm" in runtimes["runsc-host-kvm"]["runtimeArgs"]
+
+
+def test_a_running_daemon_s_gvisor_has_no_other_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "harness.drivers.docker_engine"
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(f"{module}.find_daemon_fault", lambda _: None)
+    monkeypatch.setattr(f"{module}.find_runtime_fault", lambda *_: None)
+    assert load("docker+gvisor", None).unavailable() is None
+    reason = load("docker+gvisor/ptrace", None).unavailable() or ""
+    assert "its own configuration" in reason and "--start-engines" in reason
+
+
+# ---- groups that systemd makes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "folders", "found"),
+    [
+        ("0::/system.slice/docker-1.scope\n", ["system.slice/docker-1.scope"], 1),
+        ("0::/system.slice/docker-1.scope\n", [], 0),
+    ],
+)
+def test_the_groups_of_a_process_are_where_its_cgroup_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, folders: list[str], found: int
+) -> None:
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    (tmp_path / "cgroup.controllers").touch()
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    assert cgroup.parse_memberships(text) == tuple(tmp_path / each for each in folders)
+    assert len(folders) == found
+
+
+def test_the_groups_of_a_process_on_v1_are_those_with_an_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    for name in ("memory", "cpu,cpuacct", "freezer"):
+        (tmp_path / name / "docker/1").mkdir(parents=True)
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    (tmp_path / "cpuacct").symlink_to("cpu,cpuacct")
+    text = "4:freezer:/docker/1\n3:cpu,cpuacct:/docker/1\n2:memory:/docker/1\n1:name=systemd:/x\n"
+    found = cgroup.parse_memberships(text)
+    assert found == (tmp_path / "memory/docker/1", tmp_path / "cpu,cpuacct/docker/1")
+
+
+@pytest.mark.parametrize(("driver", "asks"), [("systemd", True), ("cgroupfs", False)])
+def test_limits_are_asked_of_a_daemon_whose_groups_are_not_the_run_s(
+    driver: str, asks: bool
+) -> None:
+    daemon = find_user_daemon("unix:///run/docker.sock", driver)
+    loaded = load("docker", daemon)
+    assert isinstance(loaded, DockerDriver)
+    assert loaded.sets_limits is asks
+
+
+# ---- what variants share ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [HostError("no room", hint="more"), TrialError("no room", hint="more")]
+)
+def test_what_could_not_be_made_for_one_variant_is_not_tried_again(error: HarnessError) -> None:
+    shared: dict[str, object] = {}
+    tried: list[int] = []
+
+    @contextmanager
+    def start() -> Iterator[object]:
+        tried.append(1)
+        raise error
+        yield
+
+    for _ in range(2):
+        with pytest.raises(HostError, match="no room"), start_shared(shared, "store", start):
+            pass
+    assert tried == [1]
+
+
+def test_what_variants_share_is_made_once_and_taken_away_at_the_end() -> None:
+    shared: dict[str, object] = {}
+    steps: list[str] = []
+
+    @contextmanager
+    def start() -> Iterator[object]:
+        steps.append("made")
+        yield "daemon"
+        steps.append(f"gone {shared}")
+
+    with start_shared(shared, "d", start), start_shared(shared, "d", start):
+        assert shared["d"] == "daemon"
+    assert steps == ["made", "gone {}"]

@@ -1,6 +1,7 @@
 """What Podman is told, as values: its command line, its configuration and its network."""
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,16 @@ from harness.drivers.commanded import Command
 from harness.drivers.podman import PodmanDriver
 from harness.drivers.podman_store import (
     PodmanStore,
+    build_cni_network,
     build_engine_config,
-    build_network_config,
+    build_netavark_network,
     find_layer,
 )
 from harness.variants import parse_variant
 from tests.unit.fakes import BRIDGED, SPEC
 
 FOLDER = Path("/scratch/podman")
-STORE = PodmanStore(FOLDER, FOLDER / "run", "r1")
+STORE = PodmanStore(FOLDER, "r1")
 
 
 def build(platform: str, spec: InstanceSpec = SPEC) -> Command:
@@ -40,7 +42,7 @@ def value_of(command: Command, option: str) -> str:
 
 def test_everything_is_in_the_run_s_own_folder() -> None:
     command = build("podman")
-    for option in ("--root", "--runroot", "--tmpdir"):
+    for option in ("--root", "--tmpdir"):
         assert value_of(command, option).startswith(str(FOLDER))
     for name in ("HOME", "TMPDIR", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF"):
         assert command.environment[name].startswith(str(FOLDER))
@@ -63,7 +65,8 @@ def test_a_container_is_removed_by_a_command_of_its_own_so_that_its_layer_is_syn
         ("podman/read-only", SPEC, ("--read-only",), ("seccomp",)),
         ("podman/no-limits", replace(SPEC, limits=False), (), ("--memory", "--cpus")),
         ("podman+crun", SPEC, ("--runtime crun",), ("platform=",)),
-        ("podman+gvisor", SPEC, ("--runtime-flag network=none", "platform=ptrace"), ()),
+        ("podman+gvisor", SPEC, ("--runtime-flag network=none",), ("platform=",)),
+        ("podman+gvisor/ptrace", SPEC, ("--runtime-flag platform=ptrace",), ()),
         ("podman+gvisor", BRIDGED, ("--runtime-flag network=sandbox",), ()),
     ],
 )
@@ -92,11 +95,31 @@ def test_the_engine_is_configured_apart_from_the_host_s() -> None:
 
 
 def test_the_network_is_the_lab_s_bridge_and_filters_nothing() -> None:
-    network = json.loads(build_network_config("harness-r1", FOLDER))
+    network = json.loads(build_cni_network("harness-r1", FOLDER))
     (plugin,) = network["plugins"]
     assert (plugin["type"], plugin["bridge"]) == ("bridge", "hbr0")
     assert plugin["ipMasq"] is False and plugin["isGateway"] is False
     assert plugin["ipam"]["dataDir"].startswith(str(FOLDER))
+
+
+def test_netavark_makes_no_bridge_and_no_rule_of_its_own() -> None:
+    network = json.loads(build_netavark_network("harness-r1"))
+    assert (network["driver"], network["network_interface"]) == ("bridge", "hbr0")
+    assert network["options"] == {"mode": "unmanaged"}
+    assert network["dns_enabled"] is False and network["internal"] is False
+    assert re.fullmatch("[0-9a-f]{64}", network["id"])
+
+
+def test_who_makes_networks_is_asked_of_podman_and_not_stated() -> None:
+    config = tomllib.loads(build_engine_config(FOLDER, {}))
+    assert "network_backend" not in config["network"]
+
+
+@pytest.mark.parametrize("name", ["a b", 'a"b', "a\\b", "caché", "a'b"])
+def test_a_path_with_odd_letters_stands_in_the_configuration(name: str) -> None:
+    config = tomllib.loads(build_engine_config(Path("/x") / name, {"crun": f"/y/{name}"}))
+    assert config["network"]["network_config_dir"] == f"/x/{name}/net"
+    assert config["engine"]["runtimes"] == {"crun": [f"/y/{name}"]}
 
 
 @pytest.mark.parametrize("table", ["containers.json", "volatile-containers.json"])

@@ -1,15 +1,17 @@
 """The runner's own logic, with a driver that follows a script."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from harness.certificate import KEY, NONE, parse_conditions
 from harness.density import run_density
+from harness.drivers.base import InstanceSpec
 from harness.ground import format_refused, read_refused
 from harness.images.model import Image
 from harness.model import Measurement, Outcome
@@ -108,6 +110,23 @@ def test_a_failed_trial_is_stored_with_its_evidence_and_the_others_go_on(tmp_pat
     assert failed.details["logs"] == ["logs/trial-1/console.log"]
     assert (tmp_path / "logs/trial-1/console.log").read_text() == "what the guest said\n"
     assert list(bench.scratch.iterdir()) == []
+
+
+def test_what_nobody_foresaw_ends_one_trial_with_its_kind_and_its_words(tmp_path: Path) -> None:
+    """As a daemon whose answer has another form than it had."""
+
+    class Strange(FakeDriver):
+        @contextmanager
+        def start_instance(self, spec: InstanceSpec) -> Iterator[Any]:
+            if spec.folder.name == "t1":
+                raise KeyError("IPAddress")
+            with super().start_instance(spec) as instance:
+                yield instance
+
+    outcomes = list(run_schedule(build_trials(3), build_bench(tmp_path, Strange())))
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
+    assert outcomes[1].error == "internal error: KeyError: 'IPAddress'"
+    assert outcomes[1].hint is not None
 
 
 def test_the_second_arm_runs_on_the_same_driver_under_its_own_name(tmp_path: Path) -> None:
