@@ -8,7 +8,8 @@ import contextlib
 import errno
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HostError
@@ -19,6 +20,8 @@ _CAP_SYS_ADMIN = 21
 _FILTERED = "2"
 """What `Seccomp` of a process's status says where a filter decides about its system calls."""
 
+_OF_USERS = "max_user_namespaces"
+_ENOUGH = 15_000
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EINVAL, errno.ENOSYS)
 """How the kernel refuses a namespace or a mount, as opposed to a fault of the harness."""
 
@@ -88,13 +91,14 @@ class Walls:
     """What of this host decides whether a process may make namespaces and mount in them.
 
     ``capable`` is whether it has CAP_SYS_ADMIN. The numbers are those of sysctls, None where the
-    kernel has none of the name; ``filtered`` is whether a seccomp filter is on.
+    kernel has none of the name; ``most`` are those of `user.max_…_namespaces` by their names, and
+    ``filtered`` is whether a seccomp filter is on.
     """
 
     root: bool
     capable: bool
     cloning: int | None = None
-    most: int | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
     apparmor: int | None = None
     filtered: bool = False
     chroot: bool = False
@@ -111,7 +115,11 @@ def read_walls(proc: Path = Path("/proc")) -> Walls:
         root=os.geteuid() == 0,
         capable=bool(capabilities >> _CAP_SYS_ADMIN & 1),
         cloning=_read_number(sysctl / "kernel/unprivileged_userns_clone"),
-        most=_read_number(sysctl / "user/max_user_namespaces"),
+        most={
+            path.name: number
+            for path in sorted((sysctl / "user").glob("max_*_namespaces"))
+            if (number := _read_number(path)) is not None
+        },
         apparmor=_read_number(sysctl / "kernel/apparmor_restrict_unprivileged_userns"),
         filtered=status.get("Seccomp", "0").strip() == _FILTERED,
         chroot=not any(
@@ -137,7 +145,7 @@ def _find_wall(number: int, walls: Walls) -> tuple[str, str]:
             "root has no CAP_SYS_ADMIN here, as in a container",
             "start the container with `--privileged`, or run the harness outside of it",
         )
-    if not walls.root and (sysctl := _find_sysctl(number, walls)):
+    if sysctl := _find_sysctl(number, walls):
         name, value, wanted = sysctl
         return f"{name} is {value}", f"as root: sysctl {name}={wanted}"
     if walls.chroot:
@@ -155,12 +163,14 @@ def _find_wall(number: int, walls: Walls) -> tuple[str, str]:
 
 
 def _find_sysctl(number: int, walls: Walls) -> tuple[str, int, int] | None:
-    """The switch that keeps ordinary users out: name, its value, the value that is needed."""
-    if walls.cloning == 0:
+    """The switch that is in the way: name, its value, the value that is needed."""
+    if not walls.root and walls.cloning == 0:
         return "kernel.unprivileged_userns_clone", 0, 1
-    if walls.most is not None and (walls.most == 0 or number == errno.ENOSPC):
-        return "user.max_user_namespaces", walls.most, max(walls.most * 2, 15_000)
-    if walls.apparmor:
+    used = sorted(walls.most.items(), key=lambda each: (each[1], each[0] != _OF_USERS))
+    if used and (number == errno.ENOSPC or (used[0][1] == 0 and not walls.root)):
+        name, most = used[0]
+        return f"user.{name}", most, max(most * 2, _ENOUGH)
+    if not walls.root and walls.apparmor:
         return "kernel.apparmor_restrict_unprivileged_userns", walls.apparmor, 0
     return None
 

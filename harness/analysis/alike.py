@@ -42,7 +42,14 @@ def build_sentences(results: Results) -> list[str]:
         return []
     if results.measured and not results.certificate.conditions:
         return [NOT_RECORDED]
-    return [UNGROUPED] if is_unlimited(results) else []
+    missing = say_missing_groups(results)
+    return [UNGROUPED, *([missing] if missing else [])] if is_unlimited(results) else []
+
+
+def say_missing_groups(results: Results) -> str:
+    """Why there were none, and what would give some; empty where the run does not say."""
+    why = str(results.manifest.get("cgroups_missing") or "")
+    return f"The reason: {why}." if why else ""
 
 
 def is_unlimited(results: Results) -> bool:

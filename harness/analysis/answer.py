@@ -5,8 +5,9 @@ A sentence claims a difference only where the verdict does. Names stand in code 
 
 from dataclasses import dataclass
 
-from harness.analysis.alike import UNGROUPED, is_unlimited
+from harness.analysis.alike import UNGROUPED, is_unlimited, say_missing_groups
 from harness.analysis.isolation import is_alone as is_isolation_alone
+from harness.analysis.left_out import TOPIC, say_left_out
 from harness.analysis.memory import (
     PSS,
     find_memory_workload,
@@ -67,14 +68,15 @@ _TOPICS = (
 
 def build_answer(results: Results) -> list[Statement]:
     """The opening of the report; always says something, even where nothing was measured."""
+    left = [Statement(TOPIC, said, first=True)] if (said := say_left_out(results)) else []
     if results.reference is None:
-        return [Statement("Nothing measured", (_say_nothing(results),), first=True)]
+        return [Statement("Nothing measured", (_say_nothing(results),), first=True), *left]
     rebuilds = [Statement("Rebuilding", said)] if (said := say_rebuilds(results)) else []
     if is_alone(results):
         return rebuilds
     walls = [Statement(topic, said) for topic, said in say_all(results).items()]
     if is_isolation_alone(results):
-        return walls
+        return [*walls, *left]
     workload = find_workload(results)
     statements = [
         Statement(topic.name, sentences)
@@ -82,7 +84,8 @@ def build_answer(results: Results) -> list[Statement]:
         if (sentences := _say_topic(results, topic, _choose_workload(results, topic, workload)))
     ]
     emulation = _say_emulation(results)
-    return [*([emulation] if emulation else []), *statements, *rebuilds, *_say_limits(results)]
+    opened = [*([emulation] if emulation else []), *left]
+    return [*opened, *statements, *rebuilds, *_say_limits(results)]
 
 
 def build_headline(results: Results) -> str:
@@ -311,7 +314,8 @@ def _say_unlimited(results: Results) -> Statement | None:
     machines = any(results.kinds[name] == "vm" for name in results.first_arms)
     if not is_unlimited(results) or not machines:
         return None
-    return Statement("No limits", (UNGROUPED,), warning=True)
+    missing = say_missing_groups(results)
+    return Statement("No limits", (UNGROUPED, *([missing] if missing else [])), warning=True)
 
 
 def _say_emulation(results: Results) -> Statement | None:

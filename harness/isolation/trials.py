@@ -109,7 +109,7 @@ class _Trial:
         if self.scheduled.workload == "probe":
             self._probe()
         elif self.bench.tree is None:
-            raise TrialError(NO_GROUPS, hint="run as root, or with delegated control groups")
+            raise TrialError(NO_GROUPS, hint=cgroup.explain_missing())
         elif self.scheduled.workload == "limits":
             self._try_limits()
         else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.images.recipes import RECIPES
 from harness.metrics import METRICS
 from harness.plans import list_plans
 from harness.workloads import list_workloads
+from tests.unit.synthetic import write_run
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"libvirt", "matplotlib", "msgspec", "numpy", "pandas", "pyarrow", "rich", "seaborn"}
@@ -31,6 +33,7 @@ def run_harness(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=60,
         check=False,
     )
@@ -193,6 +196,34 @@ def test_a_wrong_plan_or_image_is_one_line_with_the_remedy(words: list[str], sai
     done = run_harness(*words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_is_shown_another() -> None:
+    done = run_harness("list", "published", PYTHONIOENCODING="ISO-8859-1")
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
+
+
+def test_a_locale_that_is_not_utf_8_changes_no_file_and_no_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("localedef") is None:
+        pytest.skip("localedef is not installed (package libc-bin)")
+    built = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / "de_DE.ISO-8859-1")],
+        capture_output=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip("this host has no sources of locales (package locales)")
+    write_run(tmp_path / "r")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    done = run_harness("report", str(tmp_path / "r"))
+    assert done.returncode == 0, done.stderr
+    assert "–" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
+    done = run_harness("list", "published")
+    assert done.returncode == 0, done.stderr
 
 
 # ---- doctor ------------------------------------------------------------------------------------

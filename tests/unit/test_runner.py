@@ -233,3 +233,19 @@ def test_a_density_series_says_what_the_host_did_meanwhile(tmp_path: Path) -> No
     for each in (first, *others):
         told = each.details["noise"]
         assert isinstance(told, dict) and "steal_s" in told and "pressure_memory_s" in told
+
+
+def test_an_exception_that_nobody_expected_fails_its_trial_and_no_other(tmp_path: Path) -> None:
+    def break_second(spec: InstanceSpec) -> None:
+        if spec.name.endswith("-1"):
+            raise KeyError("IPAddress")
+
+    bench = build_bench(tmp_path, FakeDriver(problem=break_second))
+    outcomes = list(run_schedule(build_trials(3), bench))
+    assert [each.status for each in outcomes] == ["ok", "failed", "ok"]
+    broken = outcomes[1]
+    assert broken.error == "internal error: KeyError: 'IPAddress'"
+    assert broken.hint == "a fault of the harness; the trial's traceback.log shows where"
+    assert broken.measurements == () and broken.details["logs"] == ["logs/trial-1/traceback.log"]
+    assert "break_second" in (bench.logs / "trial-1" / "traceback.log").read_text()
+    assert list(bench.scratch.iterdir()) == []
