@@ -59,7 +59,6 @@ def start_boot_sector(run_id: str) -> dict[str, Any]:
             "printed": log.read_text(),
             "live": domain.handle.XMLDesc(0),
             "open": [os.readlink(each) for each in Path(f"/proc/{domain.pid}/fd").iterdir()],
-            "environment": Path(f"/proc/{domain.pid}/environ").read_text(errors="replace"),
         }
 
 
