@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness import linux
 from harness.drivers.domain_xml import Domain, Placement
 
 
@@ -22,6 +23,8 @@ class Means:
     """Bytes in huge pages that are free."""
     direct_io: bool
     """Whether the file system of the instances' disks can be read past the page cache."""
+    mounts: bool = True
+    """Whether the run can mount a file system for huge pages of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ def read_means(folder: Path) -> Means:
         cpus=tuple(sorted(os.sched_getaffinity(0))),
         huge_pages=parse_huge_pages(Path("/proc/meminfo").read_text()),
         direct_io=_try_direct(folder),
+        mounts=linux.is_root_of_host(),
     )
 
 
@@ -147,6 +151,8 @@ def _add_iothread(domain: Domain, _means: Means) -> Domain:
 def _lacks_huge_pages(domain: Domain, means: Means) -> str | None:
     if domain.share:
         return "memory that is shared with virtiofs is of ordinary pages here"
+    if not means.mounts:
+        return "only root may give a guest huge pages here"
     if means.huge_pages >= domain.memory:
         return None
     return "the host has too few free huge pages (sysctl vm.nr_hugepages)"

@@ -205,10 +205,12 @@ def start_channel(path: Path) -> Iterator[bytearray]:
 def serve(listener: socket.socket, records: bytes, answers: bytearray) -> None:
     connection, _ = listener.accept()
     with connection:
-        connection.sendall(b"spec %d\n" % len(records) + records)
-        asked = False
+        told = asked = False
         while piece := connection.recv(4096):
             answers += piece
+            if not told and b"init\n" in answers:
+                connection.sendall(b"spec %d\n" % len(records) + records)
+                told = True
             if not asked and (b"ready\n" in answers or b"fail " in answers):
                 connection.sendall(b"stop\n")
                 asked = True

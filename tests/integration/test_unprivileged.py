@@ -15,10 +15,12 @@ PLATFORMS = ("process", "namespace", "vm-microvm")
 BLOCKS = 3
 
 
-def run_as_user(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tests.integration.as_user", str(folder), sys.executable]
+def run_as_user(
+    folder: Path, *arguments: str, module: str = "harness", host: tuple[str, ...] = ()
+) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tests.integration.as_user", *host, str(folder)]
     return subprocess.run(
-        [*command, "-m", "harness", *arguments],
+        [*command, sys.executable, "-m", module, *arguments],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -64,3 +66,40 @@ def test_a_whole_run_without_root(folder: Path) -> None:
     assert (out / "report.html").stat().st_size > 10_000
     assert out.stat().st_uid != 0
     assert not list((folder / "home" / "cache" / "scratch").iterdir())
+
+
+# ---- as on a host with systemd: KVM is a group's, and a hugetlbfs is mounted -------------------
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="harness-user-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.timeout(120)
+def test_a_member_of_kvms_group_has_machines_under_kvm(place: Path) -> None:
+    """libvirt would set the groups of its QEMU anew, and that one has no number in the lab."""
+    done = run_as_user(place, module="tests.integration.boot_sector", host=("--kvm=member",))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["event"], found["printed"]) == (["console", "first"], "K")
+    assert "<domain type='kvm'" in found["live"]
+    assert "/dev/kvm" in found["open"]
+
+
+@pytest.mark.timeout(320)
+@pytest.mark.parametrize(("who", "wanted"), [("stranger", "auto"), ("member", "tcg")])
+def test_a_machine_runs_whoever_the_user_is(place: Path, who: str, wanted: str) -> None:
+    out = place / "home" / "out"
+    done = run_as_user(
+        place, "run", "--blocks", "1", "--seed", "1", "--workload", "noop", "--platform",
+        "vm-microvm", "--accelerator", wanted, "--out", str(out), host=(f"--kvm={who}",),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    proof = json.loads((out / "manifest.json").read_text())["accelerator"]["vm-microvm"]
+    assert (proof["name"], proof["proved"]) == ("tcg", True)
+    refused = "; not KVM: this user may not open /dev/kvm"
+    assert (refused in proof["reason"]) == (who == "stranger")

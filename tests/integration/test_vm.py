@@ -3,24 +3,24 @@
 import contextlib
 import hashlib
 import os
+import select
 import signal
-import struct
+import socket
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cgroup, lab
+from harness import cgroup, lab, linux
 from harness.drivers import accelerator
 from harness.drivers.accelerator import (
     KVM_DEVICE,
-    KVM_WITHOUT_CAPABILITIES_MSR,
     build_direct_guest,
     prove_accelerator,
 )
-from harness.drivers.domain_xml import PC, Domain, Drive, build_domain_xml
 from harness.drivers.libvirt_host import open_hypervisor
 from harness.drivers.tsc import measure_tsc_khz
 from harness.drivers.vm_instance import find_remedy
@@ -29,7 +29,8 @@ from harness.images.model import GuestKernel, Image, Packing, Programs
 from harness.model import build_phases
 from harness.paths import scratch_root
 from harness.probes import request
-from harness.starter import read_clock, start_starter
+from harness.starter import read_clock
+from tests.integration.boot_sector import start_boot_sector
 from tests.integration.laboratory import run_in_lab
 from tests.integration.machines import MEMORY, Parts, fail_to_start, list_leftovers
 
@@ -329,57 +330,38 @@ def test_a_machine_that_qemu_refuses(parts: Parts, tmp_path: Path) -> None:
     assert left == []
 
 
-# ---- accelerators ----------------------------------------------------------------------------
+def test_the_hosts_buses_and_journal_are_not_asked(parts: Parts, tmp_path: Path) -> None:
+    """With machined on the bus libvirt would register its QEMU by a number of the lab's."""
+    places = ("/run/dbus/system_bus_socket", "/run/systemd/journal/socket", "/run/user/0/bus")
 
-# mov dx, 0x3f8; mov al, 'K'; out dx, al; halt: cli; hlt; jmp halt
-BOOT_SECTOR = bytes.fromhex("ba f803 b0 4b ee fa f4 eb fc")
+    def start(run_id: str) -> Any:
+        linux.mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+        os.environ["XDG_RUNTIME_DIR"] = "/run/user/0"
+        os.environ.pop("DBUS_SYSTEM_BUS_ADDRESS", None)
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in places]
+            for place, listener in zip(places, listeners, strict=True):
+                Path(place).parent.mkdir(parents=True)
+                listener.bind(place)
+                listener.listen(8)
+            printed = start_boot_sector(run_id)["printed"]
+            asked = select.select(listeners, [], [], 0)[0]
+        return [printed, len(asked), [Path(place).is_socket() for place in places]]
+
+    assert run_in_lab(start, tmp_path) == ["K", 0, [False, False, False]]
+
+
+# ---- accelerators ----------------------------------------------------------------------------
 
 
 def test_a_boot_sector_runs_under_kvm_through_libvirt(parts: Parts, tmp_path: Path) -> None:
     """The path of hardware KVM, with a guest so small that even a software KVM runs it."""
     assert KVM_DEVICE.exists(), "this test needs /dev/kvm"
-    code = BOOT_SECTOR.ljust(510, b"\0") + struct.pack("<H", 0xAA55)
-
-    def start(run_id: str) -> Any:
-        folder = scratch_root() / run_id
-        folder.mkdir(parents=True)
-        disk, console, log = folder / "disk", folder / "console", folder / "console.log"
-        disk.write_bytes(code)
-        xml = build_domain_xml(
-            Domain(
-                name=f"harness-{run_id}",
-                machine=PC,
-                acceleration=KVM_WITHOUT_CAPABILITIES_MSR,
-                memory=16 << 20,
-                cpus=1,
-                console=console,
-                drives=(Drive(disk, bus="ide"),),
-            )
-        )
-        hypervisor = open_hypervisor(None, folder / "libvirt")
-        hypervisor.validate(xml)
-        with (
-            start_starter(parts.programs.starter) as starter,
-            hypervisor.hold(f"harness-{run_id}") as domain,
-        ):
-            starter.listen(folder / "channel", b"", console, log)
-            hypervisor.create(domain, xml)
-            hypervisor.find_process(domain)
-            live = domain.handle.XMLDesc(0)
-            event = starter.next_event(read_clock() + 30 * SECOND)
-            assert event is not None
-            devices = [os.readlink(each) for each in list_open(domain.pid)]
-        return [event.source, event.text, log.read_text(), live, "/dev/kvm" in devices]
-
-    source, text, printed, live, opened = run_in_lab(start, tmp_path)
-    assert (source, text, printed) == ("console", "first", "K")
-    assert "<domain type='kvm'" in live
-    assert "host-passthrough" in live
-    assert opened
-
-
-def list_open(pid: int | None) -> list[Path]:
-    return list(Path(f"/proc/{pid}/fd").iterdir())
+    found = run_in_lab(start_boot_sector, tmp_path)
+    assert (found["event"], found["printed"]) == (["console", "first"], "K")
+    assert "<domain type='kvm'" in found["live"]
+    assert "host-passthrough" in found["live"]
+    assert "/dev/kvm" in found["open"]
 
 
 def test_the_accelerator_is_proved_by_a_boot_and_remembered(

@@ -268,6 +268,12 @@ def test_a_cache_mode_that_was_asked_for_stays() -> None:
     assert next(each.why_not for each in listed if each.item == "disk-cache")
 
 
+def test_an_ordinary_user_has_no_file_system_for_huge_pages() -> None:
+    _, listed = tune(DOMAIN, replace(RICH, mounts=False))
+    (found,) = [each for each in listed if each.item == "huge-pages"]
+    assert found.why_not == "only root may give a guest huge pages here"
+
+
 def test_free_huge_pages_are_counted_in_bytes() -> None:
     text = "HugePages_Total:      8\nHugePages_Free:       3\nHugepagesize:       2048 kB\n"
     assert parse_huge_pages(text) == 6 << 20

@@ -1,5 +1,6 @@
 """The pieces of a bootable disk as values: partitions, boot code, GRUB's words, the unit."""
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from harness.images.bootable_disk import (
     build_layout,
     build_table,
     copy_sparse,
+    find_loader,
+    find_modules,
     patch_boot_code,
     patch_core,
     require_boot_tools,
@@ -28,7 +31,12 @@ from harness.images.bootable_files import (
     build_late_files,
     build_unit,
 )
-from harness.images.bootable_firmware import Firmware, find_firmware, require_firmware
+from harness.images.bootable_firmware import (
+    Firmware,
+    find_firmware,
+    parse_description,
+    require_firmware,
+)
 from harness.images.bootable_system import (
     find_added,
     find_release,
@@ -279,6 +287,85 @@ def test_firmware_needs_both_of_its_files(tmp_path: Path) -> None:
     assert caught.value.hint == "install the package ovmf"
     firmware.variables.touch()
     assert find_firmware((firmware,), ()) == firmware
+
+
+@pytest.mark.parametrize(("there", "loader"), [(True, ("linuxefi",)), (False, ())])
+def test_grub_is_asked_how_it_enters_a_kernel_by_its_efi_stub(
+    tmp_path: Path, there: bool, loader: tuple[str, ...]
+) -> None:
+    """GRUB 2.12 has no `linuxefi`: its `linux` does so by itself."""
+    if there:
+        (tmp_path / "linuxefi.mod").touch()
+    assert find_loader(tmp_path) == loader
+
+
+@pytest.mark.parametrize("kind", ["", "efi"])
+def test_the_core_tells_the_disk_what_its_commands_are_called(kind: str) -> None:
+    early = build_early_config(kind).splitlines()
+    told = early.index(f"set kind={kind}")
+    assert early[told : told + 3] == [
+        f"set kind={kind}",
+        "export kind",
+        "configfile /boot/grub/grub.cfg",
+    ]
+    assert "kind=" not in build_grub_config("6.1", "")
+
+
+def test_grubs_modules_are_found_wherever_a_distribution_has_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "lib", tmp_path / "share"
+    assert find_modules("i386-pc", (first, second)) == first / "i386-pc"
+    (second / "i386-pc").mkdir(parents=True)
+    assert find_modules("i386-pc", (first, second)) == second / "i386-pc"
+
+
+def describe_firmware(folder: Path, **changes: object) -> str:
+    def part(name: str) -> dict[str, str]:
+        return {"filename": str(folder / name), "format": "raw"}
+
+    document: dict[str, object] = {
+        "interface-types": ["uefi"],
+        "mapping": {
+            "device": "flash",
+            "executable": part("CODE.fd"),
+            "nvram-template": part("VARS.fd"),
+        },
+        "targets": [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}],
+        "features": ["acpi-s3", "amd-sev", "verbose-dynamic"],
+    }
+    return json.dumps({**document, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interface-types": ["bios"]},
+        {"features": ["secure-boot", "enrolled-keys"]},
+        {"features": ["requires-smm", "secure-boot"]},
+        {"targets": [{"architecture": "aarch64", "machines": ["virt-*"]}]},
+        {"targets": [{"architecture": "x86_64", "machines": ["microvm"]}]},
+        {"mapping": {"device": "memory", "filename": "/f"}},
+        {"mapping": None},
+    ],
+)
+def test_a_description_of_other_firmware_is_passed_over(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    assert parse_description(describe_firmware(tmp_path, **changes)) is None
+
+
+def test_firmware_in_an_unusual_place_is_found_by_its_description(tmp_path: Path) -> None:
+    own, system = tmp_path / "etc", tmp_path / "usr"
+    for folder in (own, system):
+        folder.mkdir()
+        for name in ("CODE.fd", "VARS.fd"):
+            (folder / name).touch()
+    (system / "10-broken.json").write_text("{")
+    (system / "60-plain.json").write_text(describe_firmware(system))
+    found = find_firmware((), (own, system))
+    assert found == Firmware(system / "CODE.fd", system / "VARS.fd")
+    (own / "60-plain.json").write_text(describe_firmware(own))
+    found = find_firmware((), (own, system))
+    assert found == Firmware(own / "CODE.fd", own / "VARS.fd")
 
 
 # The cache
