@@ -23,5 +23,7 @@ def as_figure(samples: Sequence[float]) -> Figure:
 
 
 def divide(samples: Mapping[str, Sequence[float]], name: str, to: str) -> Figure:
-    """Ratios of two measures, paired by round."""
+    """Ratios of two measures, paired by round; none where one of them was not measured here."""
+    if name not in samples or to not in samples:
+        return as_figure(())
     return as_figure([a / b for a, b in zip(samples[name], samples[to], strict=True)])
