@@ -31,8 +31,11 @@ class Gap:
     failed: bool
 
 
-def main() -> int:
-    """Measure and publish; 0, also where this host lacks what a figure needs, or FAILED."""
+def main(words: Sequence[str] = ()) -> int:
+    """Measure and publish; 0, also where this host lacks what a figure needs, or FAILED.
+
+    ``words`` are further ones for `asv run`: ``--bench PATTERN`` measures some of them.
+    """
     try:
         environment = build_environment(ROOT, os.environ)
         commit = _ask_git("rev-parse", "HEAD", environment=environment)
@@ -40,8 +43,8 @@ def main() -> int:
         config = _write_config(branch)
         _run_asv("machine", "--yes", config=config, environment=environment)
         options = ("--python=same", "--record-samples", "--show-stderr")
-        words = ("run", *options, f"--set-commit-hash={commit}")
-        _run_asv(*words, config=config, environment=environment, accepted=(0, _SOME_FAILED))
+        run = ("run", *options, f"--set-commit-hash={commit}", *words)
+        _run_asv(*run, config=config, environment=environment, accepted=(0, _SOME_FAILED))
         _run_asv("publish", config=config, environment=environment)
         gaps = list(read_gaps(ROOT / ".asv/results", commit))
     except HarnessError as error:
@@ -144,4 +147,4 @@ def _run_asv(
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -85,10 +85,10 @@ def _read(listener: int, root: Path) -> Iterator[str]:
 def _find_path(descriptor: int, root: Path) -> str | None:
     """The file's path if it is one of the root: others use the same file system too."""
     path = os.readlink(f"/proc/self/fd/{descriptor}")
-    path = path.removeprefix(str(root))
+    path = path.removeprefix(str(root).rstrip("/"))
     opened = os.fstat(descriptor)
     try:
-        here = os.stat(f"{root}{path}", follow_symlinks=False)
+        here = os.stat(root / path.lstrip("/"), follow_symlinks=False)
     except OSError:  # removed since, or another's
         return None
     return path if (opened.st_dev, opened.st_ino) == (here.st_dev, here.st_ino) else None
