@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
 Figure = Mapping[str, Any]
 
 ROUNDS = "HARNESS_BENCH_ROUNDS"
@@ -18,7 +20,7 @@ def read_rounds(usual: int) -> int:
 def as_figure(samples: Sequence[float]) -> Figure:
     """The samples for asv. None at all is no figure, and not zero."""
     if not samples:
-        raise NotImplementedError("not measured on this host")  # asv's word for a skip
+        raise SkipNotImplemented("not measured on this host")
     return {"samples": list(samples), "number": 1}
 
 
