@@ -33,10 +33,7 @@ lint: setup-test
 	$(PYTHON_ENV) -m mypy
 
 asv: setup-test
-	cd benches && ../$(PYTHON_ENV) -m asv machine --yes
-	cd benches && ../$(PYTHON_ENV) -m asv run --python=same --record-samples --show-stderr --set-commit-hash=$$(git rev-parse HEAD)
-	cd benches && ../$(PYTHON_ENV) -m asv publish
-	@echo "pages: .asv/html/index.html"
+	@$(PYTHON_ENV) -m benches.history
 
 site: setup
 	@$(PYTHON_ENV) -m harness publish results --site site

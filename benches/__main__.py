@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from benches import ROOT
 from benches.calibration import measure_calibration
 from benches.containers import measure_containers
 from benches.engines import ENGINES, measure_engines
@@ -63,7 +64,8 @@ def _compare_engines(repeats: int) -> list[Row]:
     """
     medians = {name: statistics.median(each) for name, each in measure_engines(repeats).items()}
     rows = []
-    for name, limit in ENGINES.items():
+    for name in (each for each in ENGINES if f"{each}.hand" in medians):
+        limit = ENGINES[name]
         own, hand = medians[name], medians[f"{name}.hand"]
         client = medians.get(f"{name}.client", 0.0)
         rows.append((f"{name}: request to end", format_seconds(own), ""))
@@ -77,7 +79,7 @@ def _compare_engines(repeats: int) -> list[Row]:
 def _compare_machines(repeats: int) -> list[Row]:
     samples = measure_machines(repeats)
     rows = []
-    for platform in PLATFORMS:
+    for platform in (each for each in PLATFORMS if f"{each}.total" in samples):
         for way, text in (("total", "request to init"), ("hand", "QEMU by hand to init")):
             median = statistics.median(samples[f"{platform}.{way}"])
             rows.append((f"{platform}: {text}", format_seconds(median), ""))
@@ -87,6 +89,8 @@ def _compare_machines(repeats: int) -> list[Row]:
         )
         whole = _ratio(samples, f"{platform}.total", f"{platform}.hand")
         rows.append((f"{platform}: request to init, to by hand", f"{whole:.2f} ×", ""))
+    if f"{RESTORED}.ready" not in samples or "vm-direct.ready" not in samples:
+        return rows
     restored = statistics.median(samples[f"{RESTORED}.ready"])
     rows.append((f"{RESTORED} to ready", format_seconds(restored), ""))
     ratio = _ratio(samples, "vm-direct.ready", f"{RESTORED}.ready")
@@ -103,7 +107,7 @@ def measure_help(repeats: int) -> list[float]:
     for _ in range(repeats):
         begin = time.perf_counter()
         words = [sys.executable, "-m", "harness", "--help"]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         found.append(time.perf_counter() - begin)
     return found
 

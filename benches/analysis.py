@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benches import ROOT
 from harness.analysis.aggregate import load_samples, summarise
 from harness.analysis.ratios import compare_platforms
 from harness.analysis.statistics import RESAMPLES
@@ -42,7 +43,7 @@ def measure_analysis(
         samples = write_samples(Path(name), blocks, workloads)
         begin = time.perf_counter()
         words = [sys.executable, "-m", "benches.analysis", name]
-        child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         told = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)

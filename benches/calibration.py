@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benches import ROOT
+from benches.available import list_available
 from harness.store import read_journal
 
 DELAYS = {"calibration-0": 0.0, "calibration-20": 0.020, "calibration-200": 0.200}
@@ -19,11 +21,11 @@ def measure_calibration(blocks: int = 10) -> Mapping[tuple[str, float], Sequence
         out = Path(folder) / "out"
         plan = Path(folder) / "plan.toml"
         plan.write_text(
-            f"platforms = {list(PLATFORMS)}\nworkloads = {list(DELAYS)}\n"
+            f"platforms = {list_available(PLATFORMS)}\nworkloads = {list(DELAYS)}\n"
             f"blocks = {blocks}\nseed = 1\naa = []\ndensity = 0\n"
         )
         words = [sys.executable, "-m", "harness", "run", str(plan), "--out", str(out)]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         outcomes = read_journal(out / "journal.jsonl")
     found: dict[tuple[str, float], list[float]] = defaultdict(list)
     for outcome in outcomes:

@@ -12,11 +12,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benches.available import list_available, tell_left_out
 from benches.rig import Measure, Samples, build_spec, run_interleaved, wait_idle
 from harness import cgroup, linux
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
-from harness.drivers.commanded import FIRST_PROCESS, HELPERS, RUN_FOLDER, Command
+from harness.drivers.commanded import (
+    FIRST_PROCESS,
+    HELPERS,
+    RUN_FOLDER,
+    Command,
+    find_program,
+)
 from harness.drivers.docker_api import build_reference
 from harness.drivers.docker_engine import DockerDriver
 from harness.drivers.oci import OciDriver
@@ -24,6 +31,7 @@ from harness.drivers.oci_bundle import build_config
 from harness.drivers.podman import PodmanDriver
 from harness.drivers.podman_store import PodmanStore
 from harness.drivers.rooted import Layout
+from harness.errors import HarnessError
 from harness.images.catalog import require_image
 from harness.images.model import Image
 from harness.images.programs import build_programs
@@ -34,7 +42,8 @@ from harness.starter import build_agent_spec, read_clock
 ENGINES = {"crun": 0.05, "runc": 0.05, "gvisor": 0.10, "podman": 0.05, "docker": 0.05}
 """What is compared, and the share by which the medians may differ."""
 
-DOCKER = "/usr/bin/docker"
+DOCKER = find_program("docker") or ""
+"""Docker's command line, if it is here: it is in a package of its own since Debian 13."""
 
 _RUNNING = contextlib.ExitStack()
 """Stores and daemons, held until the lab ends, which undoes them."""
@@ -58,13 +67,24 @@ def build_measures(run_id: str, image: Image, starter: Path) -> Mapping[str, Mea
         docker_host="unix:///nowhere",  # a daemon of the run's own, whatever runs here
     )
     measures: dict[str, Measure] = {}
-    for name in ENGINES:
+    if cgroup.find_tree(run_id) is None:
+        tell_left_out("engines", "this benchmark needs control groups")
+        return measures
+    for name in list_available(ENGINES):
         driver = load_driver(name, toolbox)
         rig = Rig(run_id, scratch, image, driver)
-        _RUNNING.enter_context(driver.start_run([rig.build_spec(-1, "first")]))
+        try:
+            _RUNNING.enter_context(driver.start_run([rig.build_spec(-1, "first")]))
+        except HarnessError as error:
+            tell_left_out(name, error)
+            continue
         measures[name] = rig.time_harness
+        by_hand = isinstance(driver, DockerDriver)
+        if by_hand and not DOCKER:
+            tell_left_out("docker by hand", "its command line is not installed (docker-cli)")
+            continue
         measures[f"{name}.hand"] = rig.time_by_hand
-        if isinstance(driver, DockerDriver):
+        if by_hand:
             measures["docker.client"] = rig.time_client
     return measures
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benches.available import list_available, tell_left_out
 from benches.rig import Measure, Samples, build_spec, run_interleaved
 from harness import cgroup
 from harness.channel import Channel
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
+from harness.errors import HarnessError
 from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import Image
@@ -68,14 +70,21 @@ def measure_machines(repeats: int = 10) -> Samples:
 
 def build_measures(bench: Bench) -> Mapping[str, Measure]:
     measures: dict[str, Measure] = {}
-    for platform in PLATFORMS:
+    available = list_available((*PLATFORMS, RESTORED))
+    for platform in (each for each in PLATFORMS if each in available):
         rig = Rig(load_driver(platform, bench.toolbox), bench)
         measures[f"{platform}.guest"] = rig.start
         measures[f"{platform}.hand"] = rig.start_by_hand
         measures[f"{platform}.total"] = rig.recall_total
         measures[f"{platform}.ready"] = rig.recall_ready
+    if RESTORED not in available:
+        return measures
     restored = Rig(load_driver(RESTORED, bench.toolbox), bench)
-    _RUNNING.enter_context(restored.driver.start_run([bench.build_spec("first")]))
+    try:
+        _RUNNING.enter_context(restored.driver.start_run([bench.build_spec("first")]))
+    except HarnessError as error:
+        tell_left_out(RESTORED, error)
+        return measures
     measures[f"{RESTORED}.ready"] = restored.start_to_ready
     return measures
 

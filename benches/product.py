@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from benches import ROOT
+from benches.available import list_available
+
 CONTAINER = "namespace"
 MACHINES = ("vm-direct", "vm-microvm", "vm-restore")
 PLATFORMS = ("process", CONTAINER, "crun", "podman", *MACHINES)
 
 Values = Mapping[int, float]
 """By block."""
-
-_ROOT = Path(__file__).parents[1]
 
 
 def measure_product(
@@ -28,8 +29,8 @@ def measure_product(
         out = Path(folder) / "run"
         words = [sys.executable, "-m", "harness", "run", "--workload", "noop"]
         words += ["--blocks", str(blocks), "--seed", "1", "--out", str(out)]
-        words += [word for name in platforms for word in ("--platform", name)]
-        subprocess.run(words, check=True, cwd=_ROOT, stdout=subprocess.DEVNULL)
+        words += [word for name in list_available(platforms) for word in ("--platform", name)]
+        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         return read_values(out / "samples.parquet")
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benches import ROOT
 from harness.analysis.plots import count_processes, draw_figures, write_figures
 from harness.analysis.report.fitting import fit_page
 from harness.analysis.report.page import build_page
@@ -99,7 +100,7 @@ def measure_report(folder: Path) -> Mapping[str, float]:
     """
     words = [sys.executable, "-m", "harness", "report", str(folder), "--format", ",".join(FORMATS)]
     begin = time.perf_counter()
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - begin
     child.returncode = os.waitstatus_to_exitcode(status)

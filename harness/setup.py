@@ -6,14 +6,17 @@ Done work is skipped: packages that a probe finds, and an environment whose stam
 
 import fcntl
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from harness import system
+from harness import services, system
 from harness.errors import HarnessError, HostError, InputError
+from harness.setup_faults import explain
 from harness.system import SystemPackage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,8 +27,15 @@ GROUPS = {"run": ("run",), "test": ("run", "test")}
 
 _EXTRAS = {"run": ".", "test": ".[dev]"}
 _ENOUGH = {"run": ("run", "test"), "test": ("test",)}
-_QUIET_APT = {"DEBIAN_FRONTEND": "noninteractive"}
+_TOOLS = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "NEEDRESTART_SUSPEND": "1",  # Ubuntu's restarts the user's services after an installation
+    "LC_ALL": "C.UTF-8",  # what they say is read
+}
+_MISLEADING = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
+"""With these of the user's, pip would put packages elsewhere, or find them there."""
 _APT = ("apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300")
+_KEEP_CONFIGURATION = ("--force-confdef", "--force-confold")
 _SHOWN_LINES = 20
 
 
@@ -35,9 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         target = arguments[0] if arguments else "run"
         if target not in GROUPS:
             raise InputError(f"nothing to set up for {target!r}", hint="say run or test")
-        STAMPS.mkdir(exist_ok=True)
-        with (STAMPS / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _hold_lock():
             set_up_packages(target)
             set_up_environment(target)
     except HarnessError as error:
@@ -46,6 +54,31 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _hold_lock() -> Iterator[None]:
+    """One set-up of a checkout at a time; raises HostError where nothing can be written in it."""
+    if os.pathsep in str(ROOT):
+        raise HostError(
+            f"no virtual environment can be made below {ROOT}: a {os.pathsep} is in its path",
+            hint="move the checkout",
+        )
+    try:
+        STAMPS.mkdir(exist_ok=True)
+        lock = (STAMPS / "lock").open("w")
+    except OSError as error:
+        raise HostError(
+            f"nothing can be set up in {ROOT}: {error.strerror}",
+            hint="use a checkout of your own, on a disk with space",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another set-up of this checkout to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 # ---- system packages -------------------------------------------------------------------------
@@ -58,15 +91,16 @@ def set_up_packages(target: str) -> None:
     if not missing:
         return
     manager = system.find_manager()
-    ours = [each for each in missing if may_install(each, target)]
-    if ours and manager == "apt" and os.geteuid() == 0:
-        _install_with_apt(system.build_names(ours, manager))
+    if manager == "apt" and os.geteuid() == 0:
+        _install_with_apt(missing)
+        importlib.invalidate_caches()
         missing = system.find_missing(missing)
     remedy = system.format_remedy(missing, manager, root=os.geteuid() == 0)
     for package in missing:
         name = next(iter(system.build_names([package], manager or "apt")), package.probes[0])
         left_out = ", ".join(package.platforms) or "everything"
-        _say(f"{name} is missing ({package.purpose}); left out: {left_out}")
+        lacking = ", ".join(system.find_lacking(package))
+        _say(f"{name} is missing ({package.purpose}; no {lacking}); left out: {left_out}")
     if target == "test" or any(not package.platforms for package in missing):
         if missing:
             raise HostError("system packages are missing", hint=remedy)
@@ -74,16 +108,37 @@ def set_up_packages(target: str) -> None:
         _say(f"to have them: {remedy}")
 
 
-def may_install(package: SystemPackage, target: str) -> bool:
-    """No run starts a service behind its user's back; the tests need every part."""
-    return target == "test" or not (package.service and system.starts_services())
+def _install_with_apt(missing: Sequence[SystemPackage]) -> None:
+    """Install what apt knows of ``missing``; raises HostError.
 
-
-def _install_with_apt(names: Sequence[str]) -> None:
+    An archive that cannot be read is a fault only where a package is then not to be had.
+    """
+    _say("reading the lists of packages")
+    try:
+        _run([*_APT, "update"], "apt-get update")
+    except HostError as error:
+        unread: HostError | None = error
+        _say(f"going on with the lists as they are: {error}")
+    else:
+        unread = None
+    wanted = system.build_names(missing, "apt")
+    known = system.read_known(wanted)
+    names = [name for name in wanted if name in known]
+    if not names:
+        raise unread or HostError(
+            f"apt's archives have none of {' '.join(wanted)}",
+            hint="do its sources name this release's own archives, with `main`?",
+        )
     _say(f"installing {' '.join(names)}: this takes a minute or two")
-    _run([*_APT, "update"], "apt-get update")
-    install = [*_APT, "install", "-y", "--no-install-recommends", *names]
-    _run(install, "apt-get install")
+    keep = [word for each in _KEEP_CONFIGURATION for word in ("-o", f"Dpkg::Options::={each}")]
+    held = services.hold_back(STAMPS) if system.starts_services() else nullcontext()
+    with held as back:
+        options = [*keep, *(back.options if back else ())]
+        _run(
+            [*_APT, *options, "install", "-y", "--no-install-recommends", *names], "apt-get install"
+        )
+        if back and back.units:
+            _say(f"came with them, and is neither started nor enabled: {' '.join(back.units)}")
 
 
 # ---- the virtual environment -----------------------------------------------------------------
@@ -91,20 +146,27 @@ def _install_with_apt(names: Sequence[str]) -> None:
 
 def set_up_environment(target: str) -> None:
     """Make ``.venv`` and install the project in it, unless that is done already."""
-    key = build_key(
-        [ROOT / "pyproject.toml", ROOT / "constraints.txt"], f"{sys.executable} {sys.version}"
-    )
+    key = build_key([ROOT / "pyproject.toml", ROOT / "constraints.txt"], describe_interpreter())
     python = VENV / "bin" / "python"
     stamps = [STAMPS / f"venv-{name}" for name in _ENOUGH[target]]
     if python.exists() and any(stamp.is_file() and stamp.read_text() == key for stamp in stamps):
         return
     _say(f"installing Python packages in {VENV}: this takes a minute or two")
-    _run([sys.executable, "-m", "venv", *_find_clear(python), str(VENV)], "venv")
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    half_done = STAMPS / "venv-half-done"
+    clear = ["--clear"] if half_done.exists() or not _is_ours(python) else []
+    half_done.touch()
+    _run([sys.executable, "-m", "venv", *clear, str(VENV)], "venv")
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-user"]
     _run([*pip, "-c", "constraints.txt", "-e", _EXTRAS[target]], "pip install")
     fresh = stamps[0].with_suffix(".new")
     fresh.write_text(key)
     fresh.replace(stamps[0])
+    half_done.unlink()
+
+
+def describe_interpreter() -> str:
+    """The Python that an environment is made with, and the place that its scripts name."""
+    return f"{sys.executable} {sys.version} {VENV}"
 
 
 def build_key(files: Sequence[Path], interpreter: str) -> str:
@@ -115,29 +177,60 @@ def build_key(files: Sequence[Path], interpreter: str) -> str:
     return digest.hexdigest()
 
 
-def _find_clear(python: Path) -> list[str]:
-    """``--clear`` where the environment there is another Python's: its packages would not load."""
+def _is_ours(python: Path) -> bool:
+    """Whether the environment there, if any, is of this Python and was made in this place.
+
+    Another Python's packages do not load, and scripts begin with the path of their interpreter.
+    """
+    if not VENV.exists():
+        return True
     library = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return ["--clear"] if VENV.exists() and not (python.exists() and library.exists()) else []
+    settings = VENV / "pyvenv.cfg"
+    made = settings.read_text(errors="replace") if settings.is_file() else ""
+    command = next((line for line in made.splitlines() if line.startswith("command = ")), "")
+    place = next((each for each in (VENV, VENV.resolve()) if command.endswith(f" {each}")), None)
+    return place is not None and python.exists() and library.exists()
 
 
 def _run(argv: Sequence[str], what: str) -> None:
-    """Run a tool, its output in a log whose end is shown where it fails; raises HostError."""
+    """Run a tool, its output in a log; raises HostError with the cause that the log names.
+
+    Where none is known in it, the log's end is shown.
+    """
     log = STAMPS / "setup.log"
     with log.open("w") as output:
-        done = subprocess.run(
-            argv,
-            cwd=ROOT,
-            env={**os.environ, **_QUIET_APT},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
+        code = _wait(argv, output.fileno())
+    if code == 0:
+        return
+    text = log.read_text(errors="replace")
+    if fault := explain(text):
+        raise HostError(
+            f"{what} ended with {code}: {fault.reason}",
+            hint=f"{fault.remedy}; all of it is in {log}",
         )
-    if done.returncode != 0:
-        for line in log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]:
-            print(f"  {line}", file=sys.stderr)
-        raise HostError(f"{what} ended with {done.returncode}", hint=f"all of it is in {log}")
+    for line in text.splitlines()[-_SHOWN_LINES:]:
+        print(f"  {line}", file=sys.stderr)
+    raise HostError(f"{what} ended with {code}", hint=f"all of it is in {log}")
+
+
+def _wait(argv: Sequence[str], output: int) -> int:
+    """The exit code of a tool. Ctrl-C reaches it too: it is left to end by itself, or dpkg would be
+    left with half of a package; a second one ends it."""
+    environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    with subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        env={**environment, **_TOOLS},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    ) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            _say(f"waiting for {Path(argv[0]).name} to end")
+            child.wait()
+            raise
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,12 @@
 # PYTHON names another interpreter.
 set -eu
 cd "$(dirname "$0")/.."
+log=.make/setup.log
+
+fail() {
+    echo "error: $1" >&2
+    exit 3
+}
 
 find_python() {
     for name in ${PYTHON:+"$PYTHON"} python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
@@ -13,14 +19,29 @@ find_python() {
     done
 }
 
+apt() {
+    DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8 \
+        apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1 </dev/null
+}
+
+# What apt said last of an error: there is no Python yet that could explain it.
+install_python() {
+    mkdir -p .make && : >"$log" || fail "nothing can be set up in $PWD (use a checkout of your own)"
+    echo "setup: installing python3: this takes a moment" >&2
+    apt update || true # one archive of several may be away: the installation shows what is missing
+    apt install -y --no-install-recommends python3 ||
+        fail "apt-get could not install python3: $(grep '^E:' "$log" | tail -n 1) (all of it is in $log)"
+}
+
 python=$(find_python)
-if [ -z "$python" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get -q update >&2
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends python3 >&2
-    python=$(find_python)
-fi
 if [ -z "$python" ]; then
-    echo "error: there is no Python 3.11 or newer (install the package python3)" >&2
-    exit 3
+    if ! command -v apt-get >/dev/null; then
+        fail "there is no Python 3.11 or newer (install the package python3)"
+    elif [ "$(id -u)" != 0 ]; then
+        fail "there is no Python 3.11 or newer (sudo apt-get update && sudo apt-get install python3)"
+    fi
+    install_python
+    python=$(find_python)
+    [ -n "$python" ] || fail "this release's python3 is older than 3.11 (PYTHON=… make names another)"
 fi
 exec "$python" -m harness.setup "$@"

@@ -75,7 +75,7 @@ class Calibration:
     def track_error(
         self, found: Mapping[tuple[str, float], Sequence[float]], platform: str, delay: float
     ) -> Figure:
-        return as_figure([value - delay for value in found[platform, delay]])
+        return as_figure([value - delay for value in found.get((platform, delay), ())])
 
     track_error.params = (["process", "namespace"], [0.0, 0.02, 0.2])  # type: ignore[attr-defined]
     track_error.param_names = ("platform", "delay")  # type: ignore[attr-defined]

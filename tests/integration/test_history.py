@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 PROJECT = Path(__file__).parents[2]
 CLONING = "return (pid_t)syscall(SYS_clone3"
-DELAY = "usleep(40000); "
+DELAY = "usleep(400000); "  # far more than a busy machine adds
 ENVIRONMENT = {
     "HARNESS_BENCH_ROUNDS": "8",
     "GIT_AUTHOR_NAME": "test",
@@ -116,6 +116,66 @@ def test_the_history_becomes_pages(clone: Clone, commits: tuple[str, str]) -> No
     assert (pages / "index.html").is_file()
     published = read_own_history(pages).series
     assert CONTAINERS in {each.benchmark for each in published}, "and `publish` can read them"
+
+
+BENCHMARKS = """
+from benches.suite.figure import as_figure
+
+
+class Broken:
+    def track_wrong(self):
+        raise ValueError("it is broken")
+
+    def track_elsewhere(self):
+        return as_figure([])
+
+    def track_kept(self):
+        return 1.0
+
+
+Broken.track_wrong.unit = Broken.track_elsewhere.unit = Broken.track_kept.unit = "seconds"
+"""
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Iterator[Path]:
+    """A shallow clone that is another user's, a commit checked out, with benchmarks of its own."""
+    folder = tmp_path / "strange, é 'clone'"
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-C", str(folder))
+    run("git", "clone", "-q", "--depth", "2", f"file://{PROJECT}", str(folder))
+    (folder / "benches/suite/broken.py").write_text(BENCHMARKS)
+    run(*git, "checkout", "-q", "--detach")
+    run(*git, "add", "--all")
+    run(*git, "commit", "-q", "--message", "benches: a broken one")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 12_345, 12_345, follow_symlinks=False)
+    yield folder
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, timeout=60)
+
+
+def test_make_asv_says_what_is_missing_and_makes_the_pages(strange: Path, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": os.devnull}
+    environment = {**os.environ, **home, "HARNESS_BENCH_ROUNDS": "2"}
+    words = [sys.executable, "-m", "benches.history", "--bench", "Broken"]
+    done = subprocess.run(
+        words,
+        cwd=strange,
+        env=environment,
+        timeout=250,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = done.stdout.splitlines()[-3:]
+    assert told[0] == "failed, and missing in the pages: broken.Broken.track_wrong"
+    assert told[1] == "not on this host: broken.Broken.track_elsewhere"
+    assert told[2] == f"pages: {strange / '.asv/html/index.html'}"
+    published = read_own_history(strange / ".asv/html").series
+    assert {each.benchmark for each in published} == {"broken.Broken.track_kept"}
 
 
 def test_nothing_is_taken_for_a_benchmark_by_its_name(

@@ -38,7 +38,7 @@ WIRING = (
     "harness.cli*",
     "harness.__main__",
 )
-SET_UP = ("harness.setup", "harness.system")
+SET_UP = ("harness.setup*", "harness.services", "harness.system")
 
 # Rooms, and the rooms that they import from. Every other module is of the measuring half.
 ROOMS = {
@@ -76,7 +76,7 @@ DOORS = {
     "rich": ("harness.cli*",),
     "scipy": ("harness.analysis*",),
     "seaborn": ("harness.analysis.plots*",),
-    "subprocess": ("harness.process", "harness.setup"),
+    "subprocess": ("harness.process", "harness.setup", "harness.system"),
 }
 
 CONCRETE = "harness.drivers.[!b]*"  # every module of drivers but base

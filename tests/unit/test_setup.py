@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,86 @@ def test_a_key_changes_with_the_files_and_the_interpreter(tmp_path: Path) -> Non
 def test_an_environment_whose_stamp_matches_is_left_alone(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_environment(tmp_path, monkeypatch)
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    python = tmp_path / "venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.touch()
-    (tmp_path / "venv-test").write_text(setup.build_key(files, f"{sys.executable} {sys.version}"))
-    monkeypatch.setattr(setup, "VENV", tmp_path / "venv")
-    monkeypatch.setattr(setup, "STAMPS", tmp_path)
+    (tmp_path / "venv-test").write_text(setup.build_key(files, setup.describe_interpreter()))
     monkeypatch.setattr(setup, "_run", lambda *_: pytest.fail("something was installed"))
     setup.set_up_environment(target)
+
+
+def make_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a virtual environment looks like from outside, in ``folder``; its pyvenv.cfg."""
+    place = folder / "venv"
+    python = place / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    (place / f"lib/python{sys.version_info.major}.{sys.version_info.minor}").mkdir(parents=True)
+    settings = place / "pyvenv.cfg"
+    settings.write_text(f"command = /usr/bin/python3 -m venv {place}\n")
+    monkeypatch.setattr(setup, "VENV", place)
+    monkeypatch.setattr(setup, "STAMPS", folder)
+    return settings
+
+
+@pytest.mark.parametrize("state", ["ours", "moved", "another Python's", "half done"])
+def test_an_environment_that_cannot_be_gone_on_with_is_made_anew(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_environment(tmp_path, monkeypatch)
+    if state == "moved":
+        settings.write_text("command = /usr/bin/python3 -m venv /elsewhere/venv\n")
+    elif state == "another Python's":
+        next((tmp_path / "venv/lib").iterdir()).rename(tmp_path / "venv/lib/python3.2")
+    elif state == "half done":
+        with pytest.raises(KeyboardInterrupt):
+            stop_at("pip install", monkeypatch)
+    ran: list[list[str]] = []
+    monkeypatch.setattr(setup, "_run", lambda argv, _: ran.append(list(argv)))
+    setup.set_up_environment("run")
+    assert ("--clear" in ran[0]) == (state != "ours")
+    ran.clear()
+    settings.write_text(f"command = python3 -m venv {tmp_path / 'venv'}\n")
+    setup.set_up_environment("run")
+    assert ran == [], "and then it is left alone"
+
+
+def stop_at(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set-up that its user interrupts."""
+
+    def run(_argv: Sequence[str], name: str) -> None:
+        if name == what:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "_run", run)
+    setup.set_up_environment("run")
+
+
+def test_pip_is_not_led_astray_by_the_users_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "STAMPS", tmp_path)
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://localhost/simple")
+    setup._run(["sh", "-c", "env"], "env")
+    told = (tmp_path / "setup.log").read_text()
+    assert "/elsewhere" not in told
+    assert "PIP_INDEX_URL=http://localhost/simple" in told
+
+
+def test_a_checkout_in_which_nothing_can_be_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(setup, "STAMPS", tmp_path / "file" / "stamps")
+    assert setup.main(["run"]) == 3
+    assert capsys.readouterr().err.startswith("error: nothing can be set up in ")
+    monkeypatch.setattr(setup, "ROOT", Path("/a:b"))
+    assert setup.main(["run"]) == 3
+    assert capsys.readouterr().err == (
+        "error: no virtual environment can be made below /a:b: a : is in its path "
+        "(move the checkout)\n"
+    )
 
 
 def test_what_is_missing_is_named_with_the_command_and_ends_the_set_up(
@@ -66,7 +138,7 @@ def test_what_is_missing_is_named_with_the_command_and_ends_the_set_up(
     monkeypatch.setattr(setup, "_install_with_apt", lambda _: None)
     with pytest.raises(HostError, match="apt-get install --no-install-recommends x"):
         setup.set_up_packages("run")
-    assert "x is missing (does x); left out: everything" in capsys.readouterr().err
+    assert "x is missing (does x; no command:no-x); left out: everything" in capsys.readouterr().err
 
 
 def test_a_package_that_only_some_platforms_need_does_not_end_the_set_up(
