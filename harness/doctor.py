@@ -112,8 +112,10 @@ def prove_all(checks: Sequence[PlatformCheck], start_engines: bool) -> tuple[Pla
     """The checks after one real trial of each platform that seems to run here."""
     names = [each.name for each in checks if each.available and _is_cheap(each.name)]
     try:
+        from harness.drivers.accelerator import forget_failures
         from harness.proof import prove_platforms
 
+        forget_failures()
         options = {"start_engines": start_engines}
         proofs = prove_platforms(names, options, lambda text: print(text, file=sys.stderr))
     except ImportError as error:

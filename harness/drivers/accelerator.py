@@ -2,11 +2,12 @@
 
 KVM may be there and still not boot a kernel (an emulated KVM, a broken nested one), so the guest
 kernel itself is started with a time bound until its first process speaks. What booted is kept in
-``proofs.json`` of the cache, for this host, guest kernel and QEMU. What did not is tried again in
-each run: a user may have become a member of the group ``kvm``, a host have been busy. Whether this
-user may open KVM's device is asked anew each time.
+``proofs.json`` of the cache, for this host, guest kernel and QEMU. What did not is believed for an
+hour, until the host is booted anew, or until `doctor` or `--accelerator kvm` tries it again: the
+host may only have been busy. Whether this user may open KVM's device is asked anew each time.
 
-Version of proofs.json: 1, first release; 2, one proof for each kind of guest; 3, only what booted.
+Version of proofs.json: 1, first release; 2, one proof for each kind of guest; 3, what did not boot
+has its time and the host's boot.
 """
 
 import contextlib
@@ -50,7 +51,11 @@ KVM_WITHOUT_CAPABILITIES_MSR = Acceleration("kvm", "host,arch-capabilities=off")
 PATIENCE = "HARNESS_PATIENCE"
 """The variable of a factor for all bounds of first boots, for hosts slow beyond reason."""
 
+FAILURE_KEPT_S = 3600.0
+"""How long a guest that did not boot under KVM is not tried again."""
+
 _VERSION = 3
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MEMORY_MIB = 512
 
 
@@ -99,7 +104,7 @@ def prove_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
     ``auto`` is KVM where it boots the guest, else emulation with the reason. Raises HostError where
     KVM was asked for and is not proved, and without QEMU.
     """
-    found = None if wanted == "tcg" else _find_kvm(guest)
+    found = None if wanted == "tcg" else _find_kvm(guest, anew=wanted == "kvm")
     if wanted == "kvm" and found is not None and not found.proved:
         raise HostError(
             f"KVM cannot run the guests here: {found.reason}",
@@ -171,17 +176,18 @@ def add_refusal(emulated: Accelerator, reason: str) -> Accelerator:
 # ---- the boot --------------------------------------------------------------------------------
 
 
-def _find_kvm(guest: Guest) -> Accelerator:
-    """What is known of KVM with this guest, else what a boot shows."""
+def _find_kvm(guest: Guest, *, anew: bool) -> Accelerator:
+    """What is known of KVM with this guest, else what a boot shows. With ``anew`` a boot that
+    failed in an earlier run is tried again."""
     fault = find_device_fault()
     if fault is not None:
-        return _remember(guest, Accelerator("kvm", False, fault, KVM.cpu))
-    known = _read_known(guest, "kvm")
+        return _note(guest, Accelerator("kvm", False, fault, KVM.cpu))
+    known = _read_known(guest, "kvm", failures=not anew)
     if known is not None:
         return known
-    below = _find_kvm(guest.below) if guest.below else None
+    below = _find_kvm(guest.below, anew=anew) if guest.below else None
     if below is not None and not below.proved:
-        return _remember(guest, below)
+        return _note(guest, below)
     return _remember(guest, _try_kvm(guest))
 
 
@@ -322,26 +328,60 @@ _found: dict[tuple[str, str], Accelerator] = {}
 """What this process has found out, by host, guest and QEMU, and accelerator."""
 
 
-def _read_known(guest: Guest, name: str) -> Accelerator | None:
-    """What was found in this run, else what booted in an earlier one on this host."""
+def _read_known(guest: Guest, name: str, *, failures: bool = True) -> Accelerator | None:
+    """What was found in this run, else what is known of an earlier one on this host."""
     key = _build_key(guest)
     if (key, name) in _found:
         return _found[key, name]
     with contextlib.suppress(TypeError, KeyError):
-        known = Accelerator(**_read_proofs()[key][name])
-        return known if known.proved else None
+        entry = dict(_read_proofs()[key][name])
+        tried = (entry.pop("tried_at", 0.0), entry.pop("boot", ""), entry.pop("patience", 1.0))
+        known = Accelerator(**entry)
+        if known.proved or (failures and _is_fresh(*tried)):
+            return known
     return None
 
 
-def _remember(guest: Guest, found: Accelerator) -> Accelerator:
-    """For this run, and if it booted for later ones."""
-    key = _build_key(guest)
-    _found[key, found.name] = found
-    if found.proved:
-        proofs = _read_proofs()
-        proofs.setdefault(key, {})[found.name] = asdict(found)
-        _write_proofs(proofs)
+def _is_fresh(tried_at: float, boot: str, patience: float) -> bool:
+    """Whether a failure is still to be believed."""
+    recent = 0 <= time.time() - tried_at < FAILURE_KEPT_S
+    return recent and boot == _read_boot() and patience >= read_patience()
+
+
+def _note(guest: Guest, found: Accelerator) -> Accelerator:
+    """For this run alone."""
+    _found[_build_key(guest), found.name] = found
     return found
+
+
+def _remember(guest: Guest, found: Accelerator) -> Accelerator:
+    """For later runs too, but emulation that did not boot: that is never kept."""
+    entry = asdict(found)
+    if not found.proved:
+        entry |= {"tried_at": time.time(), "boot": _read_boot(), "patience": read_patience()}
+        entry["reason"] += " (it is tried again after an hour, or by `doctor`)"
+    if found.proved or found.name == "kvm":
+        proofs = _read_proofs()
+        proofs.setdefault(_build_key(guest), {})[found.name] = entry
+        _write_proofs(proofs)
+    return _note(guest, found)
+
+
+def forget_failures() -> None:
+    """Have KVM tried again with every guest that did not boot."""
+    proofs = _read_proofs()
+    kept = {
+        key: {name: entry for name, entry in found.items() if entry.get("proved")}
+        for key, found in proofs.items()
+    }
+    if kept != proofs:
+        _write_proofs(kept)
+
+
+def _read_boot() -> str:
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text().strip()
+    return ""
 
 
 def _write_proofs(proofs: dict[str, dict[str, Any]]) -> None:
