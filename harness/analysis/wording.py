@@ -140,6 +140,13 @@ def describe_accelerator(accelerator: str) -> str:
     return "KVM" if accelerator == "kvm" else accelerator
 
 
+def describe_ran(results: Results, platform: str) -> str:
+    """What a platform ran on, where its name does not say it: ``gvisor/systrap`` does."""
+    accelerator = results.accelerators.get(platform, "")
+    said = accelerator in base_platform(platform).split("/")[1:]
+    return "" if said else describe_accelerator(accelerator)
+
+
 def quote(name: str) -> str:
     """A name as a code span: in sentences, whatever stands between backticks is one."""
     plain = " ".join(name.split()) or "?"
@@ -152,7 +159,7 @@ def describe_platform(results: Results, platform: str, *, quoted: bool = False) 
     words = [quote(name) if quoted else name]
     if platform.endswith(AA_SUFFIX):
         words.append("second arm")
-    words.append(describe_accelerator(results.accelerators.get(platform, "")))
+    words.append(describe_ran(results, platform))
     return ", ".join(word for word in words if word)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from harness import cgroup, lab, linux
+from harness.images.model import Image, Programs
 from harness.paths import register_dir, scratch_root
-from tests.integration.laboratory import run_in_lab
+from tests.integration.laboratory import look_inside, run_in_lab
 
 LONG_RUN = """
 import os, subprocess, sys, time
@@ -229,7 +230,7 @@ for name in {list(SOCKETS)!r}:
 Path("/run/systemd/resolve").mkdir()
 Path("/run/systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53")
 Path("/run/shm").symlink_to("/dev/shm")
-from tests.integration.laboratory import run_in_lab
+from tests.integration.laboratory import look_inside, run_in_lab
 def look(_):
     found = []
     for name in {list(SOCKETS)!r}:
@@ -257,3 +258,36 @@ print(json.dumps(run_in_lab(look, Path({str(tmp_path)!r}))))
     assert link == "/dev/shm"
     assert not {*services, "XDG_RUNTIME_DIR"} & set(variables)
     assert language == "C.UTF-8"
+
+
+def test_a_cache_that_programs_cannot_be_started_from_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "ca che"
+    place.mkdir()
+    script = f"""
+import os, sys
+from pathlib import Path
+from harness import lab, linux
+linux.unshare(linux.CLONE_NEWNS)
+linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+linux.mount("tmpfs", {str(place)!r}, "tmpfs", linux.MS_NOEXEC)
+os.environ["HARNESS_CACHE"] = {str(place)!r}
+sys.exit(lab.run_inside(lambda: 0, "testnoexec"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert f"the cache {place} is on a file system that is mounted noexec" in done.stderr
+    assert f"mount -o remount,exec '{place}'" in done.stderr
+
+
+@pytest.mark.parametrize("platform", ["process", "namespace", "runc", "crun"])
+def test_the_user_s_umask_has_no_part_in_an_instance(
+    platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
+) -> None:
+    old = os.umask(0o077)
+    try:
+        seen = look_inside(
+            platform, tiny_image, programs, tmp_path, "umask; stat -c %a /; id -u", user="123:123"
+        )
+    finally:
+        os.umask(old)
+    assert seen == ["0022", "755", "123"]

@@ -17,8 +17,8 @@ from harness.analysis.plots.style import INK, MUTED, RULE, build_note, say_block
 from harness.analysis.results import Figure, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
 from harness.analysis.wording import (
-    describe_accelerator,
     describe_platform,
+    describe_ran,
     format_figure,
     format_number,
     quote,
@@ -116,7 +116,7 @@ def _name(results: Results, platform: str) -> str:
     """A name that leaves room for its figure; that it is emulated is never cut off."""
     platform = " ".join(platform.split())
     words = platform if len(platform) <= _LONGEST else f"{platform[:7]}…{platform[-8:]}"
-    ran = describe_accelerator(results.accelerators.get(platform, ""))
+    ran = describe_ran(results, platform)
     return f"{words}, {ran}" if ran else words
 
 

@@ -10,7 +10,7 @@ from harness.analysis.results import Results, load_results
 from harness.analysis.tables import Column, Table, choose_glance
 from harness.analysis.wording import (
     ABSENT,
-    describe_accelerator,
+    describe_ran,
     split_figure,
     split_ratio,
 )
@@ -82,7 +82,7 @@ def _note_daemons(results: Results, columns: Sequence[Column]) -> list[str]:
 
 def _name(results: Results, platform: str, room: int) -> str:
     """A platform in the width of its column; that it is emulated is never cut off."""
-    ran = describe_accelerator(results.accelerators.get(platform, ""))
+    ran = describe_ran(results, platform)
     words = _cut(_flatten(platform), room - len(ran) - 2 if ran else room)
     return f"{words}, {ran}" if ran else words
 
