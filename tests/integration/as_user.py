@@ -32,18 +32,25 @@ def build_files(home: Path) -> dict[str, str]:
     }
 
 
-def open_path(path: Path, spare: Path) -> None:
-    """Make ``path`` reachable for others: a folder above it that is closed is covered."""
-    closed = next(
-        (up for up in reversed(path.parents) if not up.stat().st_mode & stat.S_IXOTH), None
-    )
-    if closed is None:
-        return
-    spare.mkdir()
-    linux.mount(str(path), spare, "", linux.MS_BIND | linux.MS_REC)
-    linux.mount("tmpfs", closed, "tmpfs", 0, "mode=755")
-    path.mkdir(parents=True)
-    linux.mount(str(spare), path, "", linux.MS_BIND | linux.MS_REC)
+def open_paths(paths: Sequence[Path], spare: Path) -> None:
+    """Make ``paths`` reachable for others: a folder above one that is closed is covered."""
+    found = {path: _find_closed(path) for path in paths}
+    kept: dict[Path, Path] = {}
+    for number, (path, closed) in enumerate(found.items()):
+        if closed is not None:
+            kept[path] = spare / f"spare{number}"
+            kept[path].mkdir()
+            linux.mount(str(path), kept[path], "", linux.MS_BIND | linux.MS_REC)
+    for closed in {each for each in found.values() if each is not None}:
+        linux.mount("tmpfs", closed, "tmpfs", 0, "mode=755")
+    for path, place in kept.items():
+        path.mkdir(parents=True)
+        linux.mount(str(place), path, "", linux.MS_BIND | linux.MS_REC)
+
+
+def _find_closed(path: Path) -> Path | None:
+    """The outermost folder above ``path`` that others may not go through."""
+    return next((up for up in reversed(path.parents) if not up.stat().st_mode & stat.S_IXOTH), None)
 
 
 def become_user(folder: Path, paths: Sequence[Path]) -> Path:
@@ -56,8 +63,7 @@ def become_user(folder: Path, paths: Sequence[Path]) -> Path:
     for name, text in build_files(home).items():
         (folder / name).write_text(text)
         linux.mount(str(folder / name), f"/etc/{name}", "", linux.MS_BIND)
-    for number, path in enumerate(paths):
-        open_path(path, folder / f"spare{number}")
+    open_paths(paths, folder)
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
