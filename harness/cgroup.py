@@ -167,10 +167,9 @@ def _make_v1_tree(name: str) -> CgroupTree | None:
 
 def _make_v2_tree(name: str) -> CgroupTree | None:
     base = delegation.find_base(MOUNT)
-    if base is None:
+    if base is None or not delegation.open_top(base):
         return None
     root = base / name
-    delegation.open_group(base)
     root.mkdir(exist_ok=True)
     delegation.open_group(root)
     if delegation.is_open(root):

@@ -95,6 +95,18 @@ def is_open(group: Path) -> bool:
     return "memory" in _read_words(group / "cgroup.subtree_control")
 
 
+def open_top(base: Path) -> bool:
+    """Have the memory of groups below ``base`` accounted, where nothing has to make room for it;
+    whether it is.
+
+    A group with processes would take some controllers all the same, and its children then none of
+    its processes (cgroup-v2.rst, «Threads»).
+    """
+    if _is_root(base):
+        open_group(base)
+    return is_open(base)
+
+
 def open_group(group: Path) -> None:
     """Give the groups below a group every controller that they can have, each on its own: a host
     may refuse one and give the others."""

@@ -19,6 +19,7 @@ from harness.drivers.rooted import (
 )
 from harness.images.model import Image
 from harness.model import Kind
+from harness.overlay import find_overlay_fault
 
 
 class ProcessDriver:
@@ -34,7 +35,7 @@ class ProcessDriver:
         self.toolbox = toolbox
 
     def unavailable(self) -> str | None:
-        return None
+        return find_overlay_fault()
 
     def files(self, image: Image) -> Sequence[Path]:
         return rooted_files(image, self.toolbox.starter)

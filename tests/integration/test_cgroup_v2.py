@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import cgroup
+from harness import cgroup, delegation
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
 from harness.images.catalog import require_image
@@ -14,14 +14,19 @@ from harness.images.model import GuestKernel, Programs
 from harness.paths import scratch_root
 from tests.integration.laboratory import run_in_lab
 
-CHECK = """
+LOAD = """
 import json, os, subprocess, sys, types
 for name in ("harness", "harness.paths"):
     sys.modules[name] = types.ModuleType(name)
 sys.modules["harness.paths"].cache_dir = None
-module = types.ModuleType("cgroup")
-sys.modules["cgroup"] = module
-exec(compile(sys.argv[1], "cgroup.py", "exec"), module.__dict__)
+def load(name, source):
+    module = sys.modules[f"harness.{name}"] = types.ModuleType(f"harness.{name}")
+    exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+    setattr(sys.modules["harness"], name, module)
+    return module
+delegation, module = load("delegation", sys.argv[1]), load("cgroup", sys.argv[2])
+"""
+CHECK = """
 control = module.MOUNT / "cgroup.subtree_control"
 control.write_text("+memory +pids")  # as some hosts have it: no quota of CPU time yet
 seen = {"before": control.read_text().split()}
@@ -49,31 +54,79 @@ module.kill_processes(folders)
 seen["child"] = child.wait(10)
 seen["left"] = module.remove(folders) + module.remove(tree.roots)
 control.write_text("-memory")
-module.V2_CONTROLLERS = ("cpu", "pids")  # a host that gives no account of memory
+delegation.CONTROLLERS = ("cpu", "pids")  # a host that gives no account of memory
 seen["without"] = module.find_tree("none") is None and not (module.MOUNT / "harness-none").exists()
 print("SEEN" + json.dumps(seen), flush=True)
 print("DONE", flush=True)
 """
-SCRIPT = 'mount -t cgroup2 none /sys/fs/cgroup && exec python3 -c "$CHECK" "$MODULE"'
+DELEGATED = """
+from pathlib import Path
+top = module.MOUNT
+(top / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+given = top / "user.slice" / "given.scope"
+given.mkdir(parents=True)
+(given.parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+for path in (given, given / "cgroup.procs", given / "cgroup.subtree_control"):
+    os.chown(path, 1000, 1000)
+(given / "cgroup.procs").write_text("0")
+shell = subprocess.Popen(["sleep", "600"])  # what lives there besides
+os.setresgid(1000, 1000, 1000)
+os.setresuid(1000, 1000, 1000)
+def where(pid):
+    return Path(f"/proc/{pid}/cgroup").read_text().strip()
+seen = {"before": module.find_tree("r")}
+with module.settled() as stay:
+    seen["base"] = str(stay.base)
+    seen["moved"] = [where("self"), where(shell.pid)]
+    tree = module.find_tree("r")
+    folders = tree.start("harness-r-1")
+    seen["path"] = module.build_path(folders, "container")
+    module.set_limits(folders, 64 << 20, 0.5, 50)
+    seen["limits"] = [(folders[0] / n).read_text().strip() for n in ("memory.max", "pids.max")]
+    with module.entered(folders):
+        inside = where("self")
+    seen["entered"] = [inside, where("self")]
+    seen["memory"] = module.read_memory(folders) is not None
+    seen["outer"] = [str(each) for each in module.list_outer(folders)][:1]
+    with delegation.settled(top) as second:  # another run in the same group
+        seen["second"] = [str(second.base), where("self")]
+    seen["kept"] = delegation.is_open(given)
+    seen["left"] = module.remove(folders) + module.remove(tree.roots)
+seen["after"] = [where("self"), where(shell.pid), delegation.is_open(given)]
+seen["gone"] = [each.name for each in given.iterdir() if each.is_dir()]
+with module.settled():  # what a run leaves whose processes were killed
+    delegation._put_back = lambda *_: None
+tree = module.find_tree("r")
+exec(compile(sys.argv[1], "delegation.py", "exec"), delegation.__dict__)
+tree.roots[0].rmdir()
+delegation.clean_up(given)
+seen["cleaned"] = [where("self"), [each.name for each in given.iterdir() if each.is_dir()]]
+os.chmod(given, 0o555)
+seen["closed"] = [module.find_tree("r"), module.explain_missing()]
+print("SEEN" + json.dumps(seen), flush=True)
+print("DONE", flush=True)
+"""
+SCRIPT = (
+    'mount -t cgroup2 none /sys/fs/cgroup && exec python3 -c "$LOAD$CHECK" "$DELEGATION" "$CGROUP"'
+)
 
 
-@pytest.mark.timeout(240)
-def test_groups_of_v2_are_made_limited_read_and_removed(
-    guest_kernel: GuestKernel, programs: Programs, tmp_path: Path
-) -> None:
+def look(check: str, kernel: GuestKernel, programs: Programs, folder: Path) -> dict[str, Any]:
+    """What a script sees in a guest that has control groups of version 2 alone."""
     image = require_image("python", print)
-    source = Path(cgroup.__file__).read_text()
+    sources = {each.__name__.rpartition(".")[2].upper(): Path(str(each.__file__)).read_text()
+               for each in (cgroup, delegation)}  # fmt: skip
 
-    def check(run_id: str) -> str:
+    def start(run_id: str) -> str:
         scratch = scratch_root() / run_id
         (scratch / "one").mkdir(parents=True)
-        toolbox = Toolbox(programs.starter, guest_kernel, accelerator="tcg", scratch=scratch)
+        toolbox = Toolbox(programs.starter, kernel, accelerator="tcg", scratch=scratch)
         spec = InstanceSpec(
             name=f"{run_id}-one",
             folder=scratch / "one",
             image=image,
             command=("sh", "-c", SCRIPT),
-            environment={"CHECK": CHECK, "MODULE": source},
+            environment={"LOAD": LOAD, "CHECK": check, **sources},
             ready="output:DONE",
             memory=512 << 20,
             timeout=120,
@@ -84,9 +137,47 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
             output: str = instance.channel.output.decode()
             return output
 
-    output = run_in_lab(check, tmp_path)
+    output = run_in_lab(start, folder)
     line = next(line for line in output.splitlines() if line.startswith("SEEN"))
     seen: dict[str, Any] = json.loads(line.removeprefix("SEEN"))
+    return seen
+
+
+@pytest.mark.timeout(240)
+def test_a_delegated_group_is_divided_and_given_back(
+    guest_kernel: GuestKernel, programs: Programs, tmp_path: Path
+) -> None:
+    """An ordinary user's, with a process in it that is not the run's."""
+    given = "/user.slice/given.scope"
+    home = f"0::{given}/{delegation.HOME}"
+    assert look(DELEGATED, guest_kernel, programs, tmp_path) == {
+        "before": None,
+        "base": f"/sys/fs/cgroup{given}",
+        "moved": [home, home],
+        "path": f"{given}/harness-r/harness-r-1/container",
+        "limits": [str(64 << 20), "50"],
+        "entered": [f"0::{given}/harness-r/harness-r-1", home],
+        "memory": True,
+        "outer": [f"/sys/fs/cgroup{given}"],
+        "second": [f"/sys/fs/cgroup{given}", home],
+        "kept": True,
+        "left": [],
+        "after": [f"0::{given}", f"0::{given}", False],
+        "gone": [],
+        "cleaned": [f"0::{given}", []],
+        "closed": [
+            None,
+            f"the control group {given} is not this user's to divide "
+            f"({delegation.SCOPE} COMMAND gives it one)",
+        ],
+    }
+
+
+@pytest.mark.timeout(240)
+def test_groups_of_v2_are_made_limited_read_and_removed(
+    guest_kernel: GuestKernel, programs: Programs, tmp_path: Path
+) -> None:
+    seen = look(CHECK, guest_kernel, programs, tmp_path)
     assert seen == {
         "before": ["memory", "pids"],
         "home": True,
