@@ -34,6 +34,7 @@ from harness.errors import HostError, InputError
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.images.programs import require_executable
+from harness.session import find_changed_guests
 
 KERNEL = GuestKernel(
     release="6.1",
@@ -251,6 +252,25 @@ def test_what_guests_run_on_never_changes_in_a_run(
     monkeypatch.setattr(accelerator, "_found", {})
     assert driver.accelerator(image) == first  # type: ignore[arg-type]
     assert first.name == "kvm"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("kvm", "kvm", None),
+        ("kvm", "tcg", "has vm-direct on kvm, and now it is tcg: why"),
+        (None, "tcg", None),
+        ("tcg", None, None),
+    ],
+)
+def test_a_run_goes_on_with_what_its_guests_ran_on(
+    before: str | None, now: str | None, said: str | None
+) -> None:
+    def build(name: str | None) -> dict[str, object]:
+        return {"accelerator": {"vm-direct": {"name": name, "reason": "why"}} if name else {}}
+
+    assert find_changed_guests(build(before), build(now)) == said
+    assert find_changed_guests({}, build(now)) is None
 
 
 @pytest.mark.parametrize(("text", "factor"), [("", 1.0), ("12", 12.0), ("1.5", 1.5)])
