@@ -76,7 +76,7 @@ def test_groups_of_v2_are_made_limited_read_and_removed(
             environment={"CHECK": CHECK, "MODULE": source},
             ready="output:DONE",
             memory=512 << 20,
-            timeout=120,
+            timeout=360,
         )
         with load_driver("vm-microvm", toolbox).start_instance(spec) as instance:
             instance.wait_ready()

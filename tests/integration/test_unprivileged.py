@@ -22,7 +22,7 @@ def run_as_user(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[s
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
