@@ -173,7 +173,7 @@ def set_up_environment(target: str) -> None:
     clear = ["--clear"] if half_done.exists() or not _is_ours(python) else []
     half_done.touch()
     _run([sys.executable, "-m", "venv", *clear, str(VENV)], "venv")
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-user"]
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-user"]
     _run([*pip, "-c", "constraints.txt", "-e", _EXTRAS[target]], "pip install")
     fresh = stamps[0].with_suffix(".new")
     fresh.write_text(key)

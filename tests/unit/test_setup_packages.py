@@ -124,7 +124,7 @@ TOLD = (
         "ERROR: No matching distribution found for click",
         "the registry cannot be reached",
     ),
-    ("ERROR: No matching distribution found for scipy==9", "the Python registry has no scipy==9"),
+    ("ERROR: No matching distribution found for scipy==9", "pip found no scipy==9 for this Python"),
     (
         "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 77 (apt-get)\n"
         "E: Unable to acquire the dpkg frontend lock",
