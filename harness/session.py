@@ -18,7 +18,7 @@ from harness.certificate import build_certificate
 from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
-from harness.errors import InputError
+from harness.errors import HostError, InputError
 from harness.ground import format_refused
 from harness.handover import Handover
 from harness.images.catalog import require_image

@@ -99,8 +99,7 @@ def set_up_packages(target: str) -> None:
     for package in missing:
         name = next(iter(system.build_names([package], manager or "apt")), package.probes[0])
         left_out = ", ".join(package.platforms) or "everything"
-        lacking = ", ".join(system.find_lacking(package))
-        _say(f"{name} is missing ({package.purpose}; no {lacking}); left out: {left_out}")
+        _say(f"{name} is missing ({_describe(package)}); left out: {left_out}")
     if target == "test" or any(not package.platforms for package in missing):
         if missing:
             raise HostError("system packages are missing", hint=remedy)
@@ -108,19 +107,37 @@ def set_up_packages(target: str) -> None:
         _say(f"to have them: {remedy}")
 
 
+def _describe(package: SystemPackage) -> str:
+    """What it is for, and where only a part of it is here, what is not."""
+    lacking = system.find_lacking(package)
+    if len(lacking) == len(package.probes):
+        return package.purpose
+    return f"{package.purpose}; no {', '.join(lacking)}"
+
+
+def _read_archives() -> HostError | None:
+    """Fetch apt's lists; the error where some cannot be read, raised where none can.
+
+    Without any archive apt would try hundreds of packages in turn before it gives up.
+    """
+    _say("reading the lists of packages")
+    try:
+        _run([*_APT, "-o", "APT::Update::Error-Mode=any", "update"], "apt-get update")
+    except HostError as error:
+        told = (STAMPS / "setup.log").read_text(errors="replace").splitlines()
+        if not any(line.startswith(("Hit:", "Get:")) for line in told):
+            raise
+        _say(f"going on with what could be read: {error}")
+        return error
+    return None
+
+
 def _install_with_apt(missing: Sequence[SystemPackage]) -> None:
     """Install what apt knows of ``missing``; raises HostError.
 
     An archive that cannot be read is a fault only where a package is then not to be had.
     """
-    _say("reading the lists of packages")
-    try:
-        _run([*_APT, "update"], "apt-get update")
-    except HostError as error:
-        unread: HostError | None = error
-        _say(f"going on with the lists as they are: {error}")
-    else:
-        unread = None
+    unread = _read_archives()
     wanted = system.build_names(missing, "apt")
     known = system.read_known(wanted)
     names = [name for name in wanted if name in known]
@@ -156,7 +173,7 @@ def set_up_environment(target: str) -> None:
     clear = ["--clear"] if half_done.exists() or not _is_ours(python) else []
     half_done.touch()
     _run([sys.executable, "-m", "venv", *clear, str(VENV)], "venv")
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-user"]
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-user"]
     _run([*pip, "-c", "constraints.txt", "-e", _EXTRAS[target]], "pip install")
     fresh = stamps[0].with_suffix(".new")
     fresh.write_text(key)

@@ -24,13 +24,18 @@ apt() {
         apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1 </dev/null
 }
 
-# What apt said last of an error: there is no Python yet that could explain it.
+# What apt says of the cause, else its last error: there is no Python yet that could explain it.
+find_reason() {
+    grep -E '^[EW]: (Failed to fetch|Could not get lock|dpkg was interrupted)' "$log" | head -n 1 | grep . ||
+        grep '^E:' "$log" | tail -n 1
+}
+
 install_python() {
     mkdir -p .make && : >"$log" || fail "nothing can be set up in $PWD (use a checkout of your own)"
     echo "setup: installing python3: this takes a moment" >&2
     apt update || true # one archive of several may be away: the installation shows what is missing
     apt install -y --no-install-recommends python3 ||
-        fail "apt-get could not install python3: $(grep '^E:' "$log" | tail -n 1) (all of it is in $log)"
+        fail "apt-get could not install python3: $(find_reason) (all of it is in $PWD/$log)"
 }
 
 python=$(find_python)

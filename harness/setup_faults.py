@@ -68,8 +68,8 @@ _TABLE = (
     ),
     (
         r"No matching distribution found for (?P<thing>\S+)",
-        "the Python registry has no {thing} for this Python",
-        "Python 3.11 to 3.14 are served; PYTHON=python3.13 make run takes another one",
+        "pip found no {thing} for this Python",
+        "is the registry reached? Python 3.11 to 3.14 are served, and PYTHON names another one",
     ),
     (
         r"Package libvirt was not found|libvirt/libvirt\.h: No such file",

@@ -1,7 +1,7 @@
 """What all tests share: the real parts, built once, and no way around them in CI."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 
 import pytest
 
@@ -36,6 +36,39 @@ def tiny_image() -> Image:
 @pytest.fixture(scope="session")
 def guest_kernel() -> GuestKernel:
     return require_guest_kernel(print)
+
+
+# ---- on a loaded machine ------------------------------------------------------------------------
+
+PATIENCE = 3
+"""A time-out only ends what hangs. On two CPUs that others use too, everything takes longer."""
+
+_PARTS: Mapping[str, Callable[[], object]] = {
+    "programs": build_programs,
+    "tiny_image": lambda: require_image("tiny", print),
+    "guest_kernel": lambda: require_guest_kernel(print),
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test ``PATIENCE`` times the seconds that it states, or that all have."""
+    usual = float(config.getini("timeout"))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        seconds = float(own.args[0]) if own and own.args else usual
+        item.add_marker(pytest.mark.timeout(PATIENCE * seconds), append=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Build what the tests share before the first: no test's time-out has to pay for it."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for name, build in _PARTS.items():
+        if name in wanted:
+            build()
 
 
 # ---- in CI a missing component is a failure, not a skip ----------------------------------------

@@ -15,7 +15,15 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE = "amd64"
 
 _COMPONENT = "main"
-_HOST_SETTINGS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acquire::Retries")
+_ALIASES = ("stable", "oldstable", "testing", "unstable", "sid")
+"""How sources may name a release besides its code name, which unstable has not."""
+_HOST_SETTINGS = (
+    "Acquire::http::",
+    "Acquire::https::",
+    "Acquire::Check-",
+    "Acquire::Retries",
+    "Acquire::Force",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +50,12 @@ def find_sources(root: Path = Path("/")) -> Sources:
     """The Debian archives that this host itself uses, else the public mirror's stable suite."""
     release = _read_os_release(root)
     suite = release.get("VERSION_CODENAME", "")
-    if release.get("ID") == "debian" and suite:
-        chosen = select_debian(read_archives(root / "etc/apt"), suite)
-        if any(suite in archive.suites for archive in chosen):
-            return Sources(suite, chosen)
+    if release.get("ID") == "debian":
+        archives = read_archives(root / "etc/apt")
+        for name in filter(None, (suite, *_ALIASES)):
+            chosen = select_debian(archives, name)
+            if any(name in archive.suites for archive in chosen):
+                return Sources(name, chosen)
     return Sources(DEFAULT_SUITE, build_default_archives(DEFAULT_SUITE))
 
 

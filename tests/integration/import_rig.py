@@ -246,7 +246,7 @@ def push(layout: Path, port: int, name: str) -> str:
     """Push a layout; the reference that it is pulled by."""
     target = f"docker://127.0.0.1:{port}/{name}"
     words = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}", target]
-    subprocess.run(words, check=True, timeout=120, capture_output=True)
+    subprocess.run(words, check=True, timeout=360, capture_output=True)
     return target
 
 

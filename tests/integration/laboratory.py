@@ -56,7 +56,7 @@ def build_spec(image: Image, run_id: str, name: str, **changes: Any) -> Instance
         environment={},
         ready="exit",
         memory=MEMORY,
-        timeout=30,
+        timeout=90,
         cgroups=tree.start(name),
     )
     return replace(spec, **changes)

@@ -26,7 +26,7 @@ PORT = 16509
 REMOTE = f"qemu+tcp://127.0.0.1:{PORT}/system"
 SOCKET = Path("/run/libvirt/libvirt-sock")
 LIBVIRTD = "/usr/sbin/libvirtd"
-WAIT_S = 20
+WAIT_S = 60
 
 _QEMU_CONF = """
 security_driver = "none"

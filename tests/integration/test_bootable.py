@@ -32,7 +32,7 @@ COMMAND = "grep -q '^ID=tiny' /etc/os-release && test -d /proc/1 && test ! -e /b
 
 def run(*argv: str | Path) -> str:
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=120, check=False, env=tool_path()
+        argv, capture_output=True, text=True, timeout=360, check=False, env=tool_path()
     )
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout

@@ -129,7 +129,7 @@ def look(check: str, kernel: GuestKernel, programs: Programs, folder: Path) -> d
             environment={"LOAD": LOAD, "CHECK": check, **sources},
             ready="output:DONE",
             memory=512 << 20,
-            timeout=120,
+            timeout=360,
         )
         with load_driver("vm-microvm", toolbox).start_instance(spec) as instance:
             instance.wait_ready()

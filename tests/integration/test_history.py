@@ -43,7 +43,7 @@ class Clone:
 
     def run(self, *words: str, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            words, cwd=cwd or self.folder, env=self.environment, timeout=250,
+            words, cwd=cwd or self.folder, env=self.environment, timeout=750,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -153,7 +153,7 @@ def strange(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(*words: str) -> None:
-    subprocess.run(words, check=True, timeout=60)
+    subprocess.run(words, check=True, timeout=180)
 
 
 def test_make_asv_says_what_is_missing_and_makes_the_pages(strange: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_make_asv_says_what_is_missing_and_makes_the_pages(strange: Path, tmp_pa
         words,
         cwd=strange,
         env=environment,
-        timeout=250,
+        timeout=750,
         capture_output=True,
         text=True,
         check=False,

@@ -41,7 +41,7 @@ def say_nothing(_: str) -> None:
 
 
 def run(*argv: str | Path) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=360, check=False)
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout
 

@@ -456,7 +456,7 @@ def test_a_full_disk_is_one_line_and_the_cache_stays_sound(size: str, tmp_path: 
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command],
         env={**os.environ, "HARNESS_CACHE": str(tmp_path / "cache"), "HARNESS_DEBUG": ""},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=360, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["code 3"], done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -474,7 +474,7 @@ def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["code 3"], done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -31,8 +31,8 @@ head -c1 /dev/urandom >/dev/null && echo "urandom works"
 """
 
 
-instance_of = partial(laboratory.instance_of, timeout=10, memory=MEMORY)
-look_inside = partial(laboratory.look_inside, timeout=10, memory=MEMORY)
+instance_of = partial(laboratory.instance_of, timeout=60, memory=MEMORY)
+look_inside = partial(laboratory.look_inside, timeout=60, memory=MEMORY)
 
 
 def hash_tree(tree: Path) -> str:

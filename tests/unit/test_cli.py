@@ -34,7 +34,7 @@ def run_harness(
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "harness", "list", "metrics", "--json"],
-            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=180, check=False,
         )  # fmt: skip
     assert done.stderr == "error: No space left on device\n"
     assert done.returncode == 3

@@ -96,6 +96,25 @@ def test_a_debian_host_lends_its_mirror(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "suite"),
+    [
+        ("deb http://mirror.example/debian stable main", "stable"),
+        ("deb http://mirror.example/debian sid main", "sid"),
+        (
+            "deb http://mirror.example/debian stable main\n"
+            "deb http://mirror.example/debian bookworm main",
+            "bookworm",
+        ),
+    ],
+)
+def test_sources_may_name_their_release_otherwise(tmp_path: Path, lines: str, suite: str) -> None:
+    _write_host(tmp_path, "debian", lines)
+    sources = find_sources(tmp_path)
+    assert sources.suite == suite
+    assert {archive.uris for archive in sources.archives} == {("http://mirror.example/debian",)}
+
+
+@pytest.mark.parametrize(
     ("distribution", "line"),
     [
         ("ubuntu", "deb http://archive.ubuntu.com/ubuntu bookworm main"),

@@ -24,7 +24,7 @@ def render(folder: Path, cwd: Path, *more: str, **env: str) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, "-m", "harness", "report", str(folder), *more],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True, text=True, timeout=110, check=False,
+        capture_output=True, text=True, timeout=330, check=False,
     )  # fmt: skip
 
 

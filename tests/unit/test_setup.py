@@ -138,7 +138,21 @@ def test_what_is_missing_is_named_with_the_command_and_ends_the_set_up(
     monkeypatch.setattr(setup, "_install_with_apt", lambda _: None)
     with pytest.raises(HostError, match="apt-get install --no-install-recommends x"):
         setup.set_up_packages("run")
-    assert "x is missing (does x; no command:no-x); left out: everything" in capsys.readouterr().err
+    assert "x is missing (does x); left out: everything" in capsys.readouterr().err
+
+
+def test_of_a_package_that_is_there_in_part_the_missing_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = (
+        '[[package]]\npurpose = "does x"\ngroup = "run"\napt = "x"\nplatforms = ["vm-direct"]\n'
+        'probes = ["command:sh", "file:/no/firmware"]\n'
+    )
+    monkeypatch.setattr(system, "read_packages", lambda: system.parse_packages(table))
+    monkeypatch.setattr(system, "find_manager", lambda: None)
+    setup.set_up_packages("run")
+    told = capsys.readouterr().err
+    assert "x is missing (does x; no file:/no/firmware); left out: vm-direct" in told
 
 
 def test_a_package_that_only_some_platforms_need_does_not_end_the_set_up(

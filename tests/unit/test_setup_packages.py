@@ -97,8 +97,12 @@ def test_what_apt_does_not_know_takes_nothing_else_with_it(monkeypatch: pytest.M
 
 
 def test_an_archive_that_is_away_is_a_fault_only_if_it_is_needed(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(setup, "STAMPS", tmp_path)
+    log = tmp_path / "setup.log"
+    log.write_text("Hit:1 http://x trixie InRelease\nErr:2 http://y away InRelease\n")
+
     def run(argv: Sequence[str], what: str) -> None:
         if argv[-1] == "update":
             raise HostError("an archive is away")
@@ -107,6 +111,9 @@ def test_an_archive_that_is_away_is_a_fault_only_if_it_is_needed(
     setup._install_with_apt([parse(apt="base-files")])
     with pytest.raises(HostError, match="an archive is away"):
         setup._install_with_apt([parse(apt="no-such-package")])
+    log.write_text("Err:1 http://x trixie InRelease\n")
+    with pytest.raises(HostError, match="an archive is away"):
+        setup._install_with_apt([parse(apt="base-files")])
 
 
 # What apt and pip print, and what is made of it.
@@ -117,7 +124,7 @@ TOLD = (
         "ERROR: No matching distribution found for click",
         "the registry cannot be reached",
     ),
-    ("ERROR: No matching distribution found for scipy==9", "the Python registry has no scipy==9"),
+    ("ERROR: No matching distribution found for scipy==9", "pip found no scipy==9 for this Python"),
     (
         "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 77 (apt-get)\n"
         "E: Unable to acquire the dpkg frontend lock",
