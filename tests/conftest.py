@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Mapping
 
 import pytest
 
+from harness.drivers.accelerator import build_direct_guest, prove_accelerator
 from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image, Programs
@@ -35,7 +36,11 @@ def tiny_image() -> Image:
 
 @pytest.fixture(scope="session")
 def guest_kernel() -> GuestKernel:
-    return require_guest_kernel(print)
+    """What guests boot, and known once for all tests what they run on: a KVM that cannot boot it
+    would be tried anew in each lab, which is a process of its own."""
+    kernel = require_guest_kernel(print)
+    prove_accelerator(build_direct_guest(kernel))
+    return kernel
 
 
 # ---- on a loaded machine ------------------------------------------------------------------------
