@@ -1,10 +1,12 @@
 """What the lab looks like inside: its mounts, and how those below a folder are taken away again.
 
-Sources: mount_namespaces(7), proc_pid_mountinfo(5), cgroup-v2.rst.
+Sources: mount_namespaces(7), proc_pid_mountinfo(5), cgroup-v2.rst, mknod(2).
 """
 
 import contextlib
+import os
 import re
+import stat
 from pathlib import Path
 
 from harness import cgroup, lab_view, linux
@@ -24,6 +26,8 @@ def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
         linux.mount("/proc", host_proc, "", linux.MS_BIND)
     linux.mount("proc", "/proc", "proc", quiet)
     lab_view.set_up_run(connected=connected)
+    with contextlib.suppress(OSError):  # another user may change nothing about the host's
+        _set_up_null()
     hidden = cache_dir() / "lab"
     hidden.mkdir(parents=True, exist_ok=True)
     linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)
@@ -43,6 +47,17 @@ def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
             linux.unmount(unified)
             # crun makes groups there all the same: they must not get into the host's tmpfs.
             linux.mount("tmpfs", unified, "tmpfs", quiet, "mode=755,size=1m")
+
+
+def _set_up_null() -> None:
+    """A /dev/null of the lab's own: gVisor gives the one that it has for input to its user."""
+    place = lab_view.RUN / "devices"
+    place.mkdir()
+    linux.mount("tmpfs", place, "tmpfs", linux.MS_NOSUID | linux.MS_NOEXEC, "mode=755,size=64k")
+    own = place / "null"
+    os.mknod(own, stat.S_IFCHR, os.stat(os.devnull).st_rdev)
+    own.chmod(0o666)
+    linux.mount(str(own), os.devnull, "", linux.MS_BIND)
 
 
 def unmount_below(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 Each is made once by mmdebstrap, from the archives and with the settings of this host, and kept in
 the cache by its list of packages. What runs in one has mounts, processes and a root of its own
-(pivot_root(2)), and this host's kernel, network and devices. Nothing runs in the kept folder
-itself, only in copies.
+(pivot_root(2)), device files of its own, and this host's kernel and network. Nothing runs in the
+kept folder itself, only in copies.
 """
 
 import hashlib
@@ -37,7 +37,27 @@ root=$1; shift
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
-mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/net"
+while read -r name kind major minor; do
+    [ ! -e "/dev/$name" ] || mknod -m 666 "$root/dev/$name" "$kind" "$major" "$minor"
+done <<END
+null c 1 3
+zero c 1 5
+full c 1 7
+random c 1 8
+urandom c 1 9
+tty c 5 0
+kvm c 10 232
+fuse c 10 229
+net/tun c 10 200
+loop-control c 10 237
+END
+ln -s /proc/self/fd "$root/dev/fd"
+for name in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${name%:*}" "$root/dev/${name#*:}"; done
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 while [ "$1" != -- ]; do mkdir -p "$root$2"; mount --rbind "$1" "$root$2"; shift 2; done

@@ -260,6 +260,23 @@ print(json.dumps(run_in_lab(look, Path({str(tmp_path)!r}))))
     assert language == "C.UTF-8"
 
 
+def test_what_is_done_to_the_null_device_is_not_done_to_the_hosts(tmp_path: Path) -> None:
+    """gVisor gives it to the user that it runs a workload as."""
+    before = Path(os.devnull).stat()
+
+    def work(_run_id: str) -> list[int]:
+        os.chown(os.devnull, 65_534, 65_534)
+        with open(os.devnull, "w") as sink:
+            sink.write("nothing")
+        return [os.stat(os.devnull).st_uid, os.stat(os.devnull).st_rdev]
+
+    try:
+        assert run_in_lab(work, tmp_path) == [65_534, before.st_rdev]
+        assert Path(os.devnull).stat().st_uid == before.st_uid
+    finally:
+        os.chown(os.devnull, before.st_uid, before.st_gid)
+
+
 def test_a_cache_that_programs_cannot_be_started_from_is_named(tmp_path: Path) -> None:
     place = tmp_path / "ca che"
     place.mkdir()
