@@ -8,13 +8,11 @@ engines leave below /run goes with the lab.
 
 import contextlib
 import os
-import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness import linux
-from harness.errors import HostError
 from harness.paths import LAB_CACHE, cache_dir, use_lab_cache
 
 RUN = Path("/run")
@@ -47,7 +45,6 @@ def set_up_run(*, connected: bool) -> None:
     """
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    require_programs(cache)
     with _opened(RUN) as host, _opened(cache) as own:
         names = sorted(os.listdir(RUN))
         linux.mount("tmpfs", RUN, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
@@ -60,21 +57,6 @@ def set_up_run(*, connected: bool) -> None:
             _hide_bus(folder)
         _keep(own, LAB_CACHE)
     use_lab_cache()
-
-
-def require_programs(cache: Path) -> None:
-    """Raise HostError where no program may be started from the cache: it has the run's own, and
-    those of every image."""
-    if os.statvfs(cache).f_flag & os.ST_NOEXEC:
-        raise HostError(
-            f"the cache {cache} is on a file system that is mounted noexec",
-            hint="point HARNESS_CACHE at one from which programs can be started, or as root: "
-            f"mount -o remount,exec {shlex.quote(str(_find_mount(cache)))}",
-        )
-
-
-def _find_mount(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.is_mount())
 
 
 @contextlib.contextmanager

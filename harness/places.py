@@ -4,6 +4,7 @@ Programs are run from it, images are unpacked in it, instances write below it. S
 """
 
 import os
+import shlex
 from pathlib import Path
 
 from harness.errors import HostError, describe_os_error
@@ -23,8 +24,15 @@ def require_cache() -> Path:
             f"the cache {cache} cannot be made: {describe_os_error(error)}", hint=ELSEWHERE
         ) from None
     if fault := find_fault(flags, writable=os.access(cache, os.W_OK | os.X_OK)):
-        raise HostError(f"the cache {cache} {fault}", hint=ELSEWHERE)
+        raise HostError(f"the cache {cache} {fault}", hint=_find_remedy(cache, flags))
     return cache
+
+
+def _find_remedy(cache: Path, flags: int) -> str:
+    if not flags & os.ST_NOEXEC:
+        return ELSEWHERE
+    mount = next(each for each in (cache, *cache.parents) if each.is_mount())
+    return f"{ELSEWHERE}, or as root: mount -o remount,exec {shlex.quote(str(mount))}"
 
 
 def find_fault(flags: int, *, writable: bool) -> str:

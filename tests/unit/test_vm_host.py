@@ -33,7 +33,6 @@ from harness.emulator import find_emulator, require_emulator
 from harness.errors import HostError, InputError
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
-from harness.images.programs import require_executable
 from harness.session import find_changed_guests
 
 KERNEL = GuestKernel(
@@ -368,12 +367,3 @@ def test_a_users_session_without_a_daemon_is_not_the_systems(
 def test_a_guest_has_no_network_without_tap_devices(tmp_path: Path) -> None:
     assert find_tap_fault(Path(os.devnull)) is None
     assert "modprobe tun" in str(find_tap_fault(tmp_path / "tun"))
-
-
-def test_a_cache_that_executes_nothing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_executable(tmp_path)
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
-    with pytest.raises(HostError, match=r"executes nothing \(noexec\)"):
-        require_executable(tmp_path)
