@@ -17,7 +17,8 @@ from tests.hosts.machine import PROJECT, require_machine, run_job
 from tests.hosts.roots import Release, hosts_dir
 
 HARNESS = ".venv/bin/python -m harness"
-PREAMBLE = f"modprobe kvm_amd\ncd {PROJECT}\n"
+PATIENCE = "export HARNESS_PATIENCE=20"
+PREAMBLE = f"modprobe kvm_amd\n{PATIENCE}\ncd {PROJECT}\n"
 LIMIT_S = 5400.0
 
 _FURTHER = (
@@ -38,14 +39,20 @@ class Login:
     words: str = "COMMAND"
 
 
-_AS_USER = "runuser -l {name} -c 'export XDG_RUNTIME_DIR=/run/user/$(id -u); cd {project}; {how}'"
-_DELEGATED = 'systemd-run --user --quiet --pipe --wait --same-dir -p Delegate=yes sh -c "COMMAND"'
+_AS_USER = (
+    "runuser -l {name} -c 'export XDG_RUNTIME_DIR=/run/user/$(id -u); "
+    f"{PATIENCE}; cd {PROJECT}; " + "{how}'"
+)
+_DELEGATED = (
+    "systemd-run --user --quiet --pipe --wait --same-dir --setenv=HARNESS_PATIENCE "
+    '-p Delegate=yes sh -c "COMMAND"'
+)
 
 ROOT = Login("root")
-PLAIN = Login("user", _AS_USER.format(name="plain", project=PROJECT, how="COMMAND"))
+PLAIN = Login("user", _AS_USER.format(name="plain", how="COMMAND"))
 DELEGATED = Login(
     "user in kvm, delegated groups",
-    _AS_USER.format(name="virtual", project=PROJECT, how=_DELEGATED),
+    _AS_USER.format(name="virtual", how=_DELEGATED),
 )
 
 
