@@ -236,7 +236,8 @@ def _visit(visit: "_Visit") -> int:
     answer_read, answer_write = os.pipe()
     keeper = os.fork()
     if keeper == 0:
-        os.close(alive_write)
+        for end in (alive_write, ask_read, answer_write):  # else it never sees their other end go
+            os.close(end)
         _exit_with(lambda: _keep(visit, (ask_write, answer_read), alive_read), visit.told)
     for end in (alive_read, ask_write, answer_read):
         os.close(end)
