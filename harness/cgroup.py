@@ -186,7 +186,8 @@ def settled() -> AbstractContextManager[delegation.Stay]:
 
 def explain_missing() -> str:
     """Why `find_tree` finds none, and what would give the run some."""
-    return delegation.explain_missing(MOUNT, root=os.geteuid() == 0)
+    outer = Path("/proc/self/uid_map").read_text().split()[1:2]  # in the lab a user is root too
+    return delegation.explain_missing(MOUNT, root=os.geteuid() == 0 and outer == ["0"])
 
 
 def set_limits(

@@ -174,6 +174,13 @@ def make_room(base: Path) -> None:
         open_group(base)
 
 
+def clean_up_own(mount: Path) -> None:
+    """The same for the group that this process lives in: its run may have left no record."""
+    own = find_own(mount) if (mount / "cgroup.controllers").exists() else None
+    if own is not None and own.name == HOME:
+        clean_up(own.parent)
+
+
 def clean_up(base: Path) -> None:
     """Put back what a dead run has moved, unless another run needs it."""
     with contextlib.suppress(OSError):

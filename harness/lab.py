@@ -58,6 +58,7 @@ PREFIX = 16
 NETWORK_RESULTS = Path("/var/lib/cni/results")
 """Where network plugins keep what they gave, by the network's name: that carries the run's id."""
 ENGINE_RANGE = "10.87.128.0/17"
+_END_S = 10.0
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -158,6 +159,7 @@ def clean_dead_runs() -> list[str]:
         with contextlib.suppress(OSError, ValueError, TypeError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             said += _clean_record(Record(**json.load(file)))
+    delegation.clean_up_own(cgroup.MOUNT)
     return said + clean_temporary()
 
 
@@ -234,12 +236,13 @@ def _visit(visit: "_Visit") -> int:
     alive_read, alive_write = os.pipe()
     ask_read, ask_write = os.pipe()
     answer_read, answer_write = os.pipe()
+    gone_read, gone_write = os.pipe()  # every process of the lab keeps the one, none the other
     keeper = os.fork()
     if keeper == 0:
-        for end in (alive_write, ask_read, answer_write):  # else it never sees their other end go
+        for end in (alive_write, ask_read, answer_write):  # it waits for the end of what it reads
             os.close(end)
         _exit_with(lambda: _keep(visit, (ask_write, answer_read), alive_read), visit.told)
-    for end in (alive_read, ask_write, answer_read):
+    for end in (alive_read, ask_write, answer_read, gone_write):
         os.close(end)
     try:
         _map_when_asked(keeper, ask_read, answer_write, visit)
@@ -247,6 +250,8 @@ def _visit(visit: "_Visit") -> int:
     finally:
         os.close(alive_write)
         os.close(ask_read)
+        select.select([gone_read], [], [], _END_S)  # init goes on for a moment without its keeper
+        os.close(gone_read)
     raise_left(visit.told)
     return code
 
