@@ -216,7 +216,8 @@ def run_inside(work: Callable[[], int], run_id: str, *, network: bool = True) ->
     answer_read, answer_write = os.pipe()
     keeper = os.fork()
     if keeper == 0:
-        os.close(alive_write)
+        for end in (alive_write, ask_read, answer_write):  # else it would wait for itself
+            os.close(end)
         _exit_with(lambda: _keep(work, run_id, network, need_mapping, (ask_write, answer_read),
                                  alive_read))  # fmt: skip
     for end in (alive_read, ask_write, answer_read):
