@@ -16,11 +16,16 @@ BLOCKS = 3
 
 
 def run_as_user(
-    folder: Path, *arguments: str, module: str = "harness", host: tuple[str, ...] = ()
+    folder: Path,
+    *arguments: str,
+    module: str = "harness",
+    host: tuple[str, ...] = (),
+    program: str = "",
 ) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "tests.integration.as_user", *host, str(folder)]
+    words = [program] if program else [sys.executable, "-m", module]
     return subprocess.run(
-        [*command, sys.executable, "-m", module, *arguments],
+        [*command, *words, *arguments],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -103,3 +108,15 @@ def test_a_machine_runs_whoever_the_user_is(place: Path, who: str, wanted: str) 
     assert (proof["name"], proof["proved"]) == ("tcg", True)
     refused = "; not KVM: this user may not open /dev/kvm"
     assert (refused in proof["reason"]) == (who == "stranger")
+
+
+@pytest.mark.timeout(60)
+def test_a_lab_that_cannot_map_its_numbers_leaves_nobody_waiting(place: Path) -> None:
+    tools = place / "tools"
+    tools.mkdir(mode=0o755)
+    (tools / "newuidmap").write_text("#!/bin/sh\necho not allowed >&2\nexit 1\n")
+    (tools / "newuidmap").chmod(0o755)
+    done = run_as_user(place, f"PATH={tools}:/usr/bin:/bin", sys.executable, "-m", "harness",
+                       "run", "--platform", "process", "--blocks", "1", program="env")  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "newuidmap ended with 1: not allowed" in done.stderr
