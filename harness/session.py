@@ -18,7 +18,7 @@ from harness.certificate import build_certificate
 from harness.certificate import build_report as build_certificate_report
 from harness.drivers import load_driver
 from harness.drivers.base import Driver, InstanceSpec, Toolbox
-from harness.errors import HostError, InputError
+from harness.errors import InputError
 from harness.ground import format_refused
 from harness.handover import Handover
 from harness.images.catalog import require_image
@@ -45,11 +45,11 @@ from harness.preparation import Failed, build_own, is_machine
 from harness.probes import disk, portability
 from harness.room import build_reserve, require_room
 from harness.roster import LeftOut, Roster
+from harness.run_folder import open_store
 from harness.run_manifest import build_manifest
 from harness.runner import Bench, build_spec, describe_error
 from harness.stock.usage import start_use
 from harness.store import Store, read_manifest
-from harness.store.needs import note_run
 from harness.work import Work, build_work
 
 LOGS = "logs"
@@ -472,36 +472,3 @@ def read_fixed(driver: Driver, image: Image) -> list[Measurement]:
     """An image's rows that no trial changes: disk and what it takes to move it."""
     packed = driver.packed(image)
     return [*disk.read_image(packed, image), *portability.measure_first(packed)]
-
-
-def open_store(order: Order, manifest: Mapping[str, object]) -> Store:
-    """A new result folder with its manifest, or the one to go on with."""
-    note_run(order.run_id, order.folder)
-    if not order.resume:
-        return Store.create(order.folder, manifest)
-    store = Store.open(order.folder)
-    before = store.manifest.get("images")
-    if before != manifest["images"]:
-        store.close()
-        raise InputError(
-            f"{order.folder} was measured with other images",
-            hint="begin a new run; two images are never mixed in one",
-        )
-    if changed := find_changed_guests(store.manifest, manifest):
-        store.close()
-        raise HostError(f"{order.folder} {changed}", hint="begin a new run, or mend that first")
-    return store
-
-
-def find_changed_guests(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
-    """What guests ran on before and would run on now, where that is another thing."""
-    old, new = before.get("accelerator"), now.get("accelerator")
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return None
-    for platform in (each for each in old if each in new):
-        was, found = old[platform], new[platform]
-        if was["name"] != found["name"]:
-            return f"has {platform} on {was['name']}, and now it is {found['name']}: " + str(
-                found["reason"]
-            )
-    return None

@@ -29,6 +29,7 @@ STORE = ("harness.store*",)
 ANALYSE = ("harness.analysis*",)
 WIRING = (
     "harness.session",
+    "harness.run_folder",
     "harness.rebuild_session",
     "harness.isolation_session",
     "harness.dry_run",

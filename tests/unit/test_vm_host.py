@@ -33,7 +33,7 @@ from harness.emulator import find_emulator, require_emulator
 from harness.errors import HostError, InputError
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
-from harness.session import find_changed_guests
+from harness.run_folder import find_changed_guests
 
 KERNEL = GuestKernel(
     release="6.1",
