@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import lab, linux, seclusion
-from harness.drivers import accelerator, libvirt_connect
+from harness.drivers import accelerator, libvirt_connect, libvirt_vm
 from harness.drivers.accelerator import (
     KVM,
     TCG,
@@ -29,7 +29,7 @@ from harness.drivers.libvirt_host import find_hint, parse_last_words
 from harness.drivers.libvirt_vm import VmDriver, find_tap_fault
 from harness.drivers.short_path import shorten, shortened
 from harness.emulator import find_emulator, require_emulator
-from harness.errors import HostError, InputError
+from harness.errors import HostError, InputError, TrialError
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.images.programs import require_executable
@@ -268,6 +268,11 @@ def test_what_guests_run_on_never_changes_in_a_run(
     monkeypatch.setattr(accelerator, "_found", {})
     assert driver.accelerator(image) == first  # type: ignore[arg-type]
     assert first.name == "kvm"
+    monkeypatch.setattr(libvirt_vm, "find_device_fault", lambda: bench.fault)
+    spec: Any = SimpleNamespace(image=image)
+    lost = "KVM ran guests when the run began, and now there is no /dev/kvm"
+    with pytest.raises(TrialError, match=lost), driver.start_instance(spec):
+        pass
 
 
 @pytest.mark.parametrize(
