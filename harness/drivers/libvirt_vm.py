@@ -49,7 +49,6 @@ from harness.starter import build_instance_spec, read_clock, sleep_until, start_
 
 _ROOT_NAME = "libvirt"
 TUN_DEVICE = Path("/dev/net/tun")
-_GONE = "KVM ran guests when the run began"
 _FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu")
 _FIRMWARE = ("bios-256k.bin", "bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin")
 
@@ -174,6 +173,8 @@ class VmDriver:
     @contextlib.contextmanager
     def start_instance(self, spec: InstanceSpec) -> Iterator[VmInstance]:
         accelerator = self.accelerator(spec.image)
+        if lost := self._find_lost(accelerator):
+            raise TrialError(lost)
         hypervisor = self.open_hypervisor(accelerator.name)
         plan = self.prepare(self.build_plan(spec, accelerator), spec)
         layout, name, xml = Layout.of(spec.folder), plan.domain.name, self.build_xml(plan)
@@ -217,12 +218,18 @@ class VmDriver:
                 yield instance
             except TrialError as error:
                 channel.keep_output(spec.folder / "output.log")
-                fault = find_device_fault() if accelerator.name == "kvm" else None
-                if fault is not None and self.site is None:
-                    raise TrialError(f"{error.message}; {_GONE}: {fault}") from error
+                if lost := self._find_lost(accelerator):
+                    raise TrialError(f"{error.message}; {lost}") from error
                 raise
             finally:
                 instance.stop()
+
+    def _find_lost(self, accelerator: Accelerator) -> str | None:
+        """Why the guests of a run can no longer have the KVM that it began with."""
+        if accelerator.name != "kvm" or self.site is not None:
+            return None
+        fault = find_device_fault()
+        return fault and f"KVM ran guests when the run began, and now {fault}"
 
     # ---- for platforms
 

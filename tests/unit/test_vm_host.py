@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import linux
-from harness.drivers import accelerator
+from harness.drivers import accelerator, libvirt_vm
 from harness.drivers.accelerator import (
     KVM,
     TCG,
@@ -30,7 +30,7 @@ from harness.drivers.libvirt_embedded import build_conf
 from harness.drivers.libvirt_host import find_hint, parse_last_words
 from harness.drivers.libvirt_vm import VmDriver, find_tap_fault
 from harness.emulator import find_emulator, require_emulator
-from harness.errors import HostError, InputError
+from harness.errors import HostError, InputError, TrialError
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.run_folder import find_changed_guests
@@ -251,6 +251,11 @@ def test_what_guests_run_on_never_changes_in_a_run(
     monkeypatch.setattr(accelerator, "_found", {})
     assert driver.accelerator(image) == first  # type: ignore[arg-type]
     assert first.name == "kvm"
+    monkeypatch.setattr(libvirt_vm, "find_device_fault", lambda: bench.fault)
+    spec: Any = SimpleNamespace(image=image)
+    lost = "KVM ran guests when the run began, and now there is no /dev/kvm"
+    with pytest.raises(TrialError, match=lost), driver.start_instance(spec):
+        pass
 
 
 @pytest.mark.parametrize(
