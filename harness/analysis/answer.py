@@ -292,14 +292,18 @@ def _name(results: Results, platform: str) -> str:
 
 
 def _name_as(results: Results, platform: str) -> str:
-    """``As a `namespace` container``, ``As `vm-direct`, emulated (TCG)``."""
+    """``As a `namespace` container``, ``In the `gvisor` sandbox (ptrace)``, ``As `vm-direct`,
+    emulated (TCG)``."""
     kind = results.kinds.get(platform, "container")
     name = _name(results, platform)
     if kind == "process":
         return "As a plain process" if platform == "process" else f"As {name}"
     if kind == "container":
         return f"As a {name} container"
-    return f"In the {name} sandbox" if kind == "sandbox" else f"As {name}"
+    if kind == "sandbox":
+        label, _, ran = name.partition(", ")
+        return f"In the {label} sandbox{f' ({ran})' if ran else ''}"
+    return f"As {name}"
 
 
 def _say_limits(results: Results) -> list[Statement]:

@@ -1,7 +1,6 @@
 """The one door to the Docker SDK: a daemon's address, its errors in one line, images in and out."""
 
 import contextlib
-import errno
 import os
 import socket
 import threading
@@ -62,7 +61,7 @@ def _find_socket_fault(path: str) -> tuple[str, str] | None:
             "become a member of the group docker, or run the harness as root",
         )
     except OSError as error:
-        reason = errno.errorcode.get(error.errno or 0, str(error))
+        reason = (error.strerror or str(error)).lower()
         return (
             f"no Docker daemon answers at {path} ({reason})",
             "start it, or let a run start its own: --start-engines",

@@ -88,7 +88,13 @@ cd PROJECT
 make setup
 DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends SERVICES
 .venv/bin/python -m harness images build IMAGES
-.venv/bin/python -c 'from harness.images.kernel import require_guest_kernel as r; r(print)'
+.venv/bin/python -c '
+from harness.images.bootable import require_forms
+from harness.images.catalog import require_image
+from harness.images.kernel import require_guest_kernel
+require_guest_kernel(print)
+require_forms(require_image("tiny", print), print)
+'
 systemctl set-default job.target
 """
 _ADD_USER = """
