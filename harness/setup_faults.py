@@ -1,7 +1,6 @@
 """What apt and pip say when they fail, as the one thing that is wrong and what mends it."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -60,6 +59,11 @@ _TABLE = (
         "the signature of an archive in apt's sources cannot be verified",
         "install the package debian-archive-keyring, or that archive's key",
     ),
+    (
+        r"(Failed to fetch|Err:|HTTP error|Client Error).*?\b(?P<thing>401|403|404|407)\b",
+        "the registry refuses what is asked for ({thing})",
+        _NETWORK,
+    ),
     (_UNREACHABLE, "the registry cannot be reached", _NETWORK),
     (
         r"Unable to locate package (?P<thing>\S+)|'(?P<other>\S+)' has no installation candidate",
@@ -95,10 +99,3 @@ def explain(log: str) -> Fault | None:
             of, by = (f": {thing}" if thing else ""), (f" (process {more})" if more else "")
             return Fault(reason.format(thing=thing, of=of, by=by), remedy)
     return None
-
-
-def find_last_error(lines: Iterable[str]) -> str:
-    """The last line in which a tool names an error, else its last line; Pure."""
-    told = [line.strip() for line in lines if line.strip()]
-    errors = [each for each in told if re.match(r"E:|dpkg: error|ERROR:|error:", each)]
-    return (errors or told or ["it printed nothing"])[-1]

@@ -121,7 +121,11 @@ def prove_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
 
 def find_accelerator(guest: Guest, wanted: str = "auto") -> Accelerator:
     """The same from what is known already; starts nothing."""
-    found = _read_known(guest, "kvm") if wanted != "tcg" else None
+    found = None
+    if wanted != "tcg" and (fault := find_device_fault()):
+        found = Accelerator("kvm", False, fault, KVM.cpu)
+    elif wanted != "tcg":
+        found = _read_known(guest, "kvm")
     if found is not None and (found.proved or wanted == "kvm"):
         return found
     untried = Accelerator("tcg", False, "not tried yet", (TUNED_TCG if guest.tuned else TCG).cpu)

@@ -11,7 +11,7 @@ from typing import Any
 from harness import lab, linux
 from harness.drivers.libvirt_connect import open_connection
 from harness.drivers.libvirt_uri import EMBEDDED
-from harness.errors import HarnessError, HostError
+from harness.errors import HostError
 
 _CONF = """\
 # QEMU runs as the user of the harness, and nothing but the harness confines it.
@@ -60,13 +60,13 @@ def open_embedded(root: Path) -> Any:
             found.append(open_connection(f"{EMBEDDED}?root={root}"))
         except OSError as error:
             found.append(HostError(f"libvirt cannot be set up: {error}"))
-        except HarnessError as error:
+        except Exception as error:  # raised where it is waited for
             found.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    if isinstance(found[0], HarnessError):
+    if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
 
@@ -94,8 +94,9 @@ def _enter_view(root: Path) -> None:
     if Path("/run/libvirt").is_dir():
         linux.mount("tmpfs", "/run/libvirt", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     for name, rest in (("passwd", "x:0:0::/:/bin/false"), ("group", "x:0:")):
-        known = Path("/etc", name).read_text()
+        known = Path("/etc", name).read_text(errors="surrogateescape")
         present = {line.partition(":")[0] for line in known.splitlines()}
         added = [f"{user}:{rest}\n" for user in _COMPILED_IN_USERS if user not in present]
-        (root / name).write_text(known.rstrip("\n") + "\n" + "".join(added))
+        text = known.rstrip("\n") + "\n" + "".join(added)
+        (root / name).write_text(text, errors="surrogateescape")
         linux.mount(str(root / name), f"/etc/{name}", "", linux.MS_BIND)

@@ -3,14 +3,15 @@
     python -m tests.hosts [odd] [bare] [machine] [bookworm] [trixie] [--write]
 
 Words choose some of the hosts; without any, all of them are visited. ``--write`` puts the table
-into docs/hosts.md. Ends with 1 where a platform or a command failed.
+of all into docs/hosts.md; one of some is only printed. Ends with 1 where a platform or a command
+failed.
 """
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import HarnessError
 from tests.hosts import commands, jobs, odd
 from tests.hosts.bare import start_visit
 from tests.hosts.findings import Check, Finding, Result, format_table
@@ -63,7 +64,7 @@ def main(words: Sequence[str]) -> int:
         if (chosen := [each for each in results if isinstance(each, kind)])
     )
     print(text)
-    if "--write" in words:
+    if list(words) == ["--write"]:
         head, mark, _ = PAGE.read_text().partition(MARK)
         PAGE.write_text(f"{head}{mark}\n\n{text}")
     return 1 if any(each.verdict == "failed" for each in results) else 0
@@ -75,8 +76,9 @@ def _follow(found: Iterator[Result], host: str) -> Iterator[Result]:
         for each in found:
             print(f"hosts: {each.host}: {each.what}: {each.words} {each.reason}", file=sys.stderr)
             yield each
-    except HarnessError as error:
-        yield Check(host, "the host itself", "failed", str(error))
+    except Exception as error:  # what was seen of other hosts is not lost for it
+        traceback.print_exc()
+        yield Check(host, "the host itself", "failed", f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import HostError
 from harness.images.workshop import start_work
 from harness.process import run_command
 from tests.hosts.findings import Finding, read_findings
@@ -67,5 +68,6 @@ def start_visit(release: Release) -> Iterator[Visit]:
 def find_newest(results: Path) -> Path:
     """The folder of the run that began last: their names are times."""
     runs = [path.parent for path in results.glob("2*/manifest.json")]
-    assert runs, f"no run in {results}"
+    if not runs:
+        raise HostError(f"there is no run in {results.name}")
     return max(runs, key=lambda path: path.name)

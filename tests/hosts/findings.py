@@ -78,7 +78,9 @@ def _judge(host: str, name: str, outcomes: Sequence[Outcome], reason: str | None
         accelerators = {each.accelerator for each in outcomes} - {NO_ACCELERATOR}
         how = " and ".join(sorted(_WORDS.get(each, each) for each in accelerators))
         return Finding(host, name, "ran", how)
-    return Finding(host, name, "left out", reason=reason or "no word of it")
+    if not reason:
+        return Finding(host, name, "failed", reason="no trial, and no word of why")
+    return Finding(host, name, "left out", reason=reason)
 
 
 def format_table(results: Iterable[Result]) -> str:

@@ -10,7 +10,7 @@ from harness.plan_keys import DEFAULT_PLATFORMS
 from harness.store import read_journal, read_manifest
 from tests.hosts.bare import FIRST_COMMAND, start_visit
 from tests.hosts.findings import format_table
-from tests.hosts.jobs import PREAMBLE, Run, build_plan
+from tests.hosts.jobs import PREAMBLE, Run
 from tests.hosts.machine import Done, require_machine, run_job
 from tests.hosts.odd import EVERYTHING, try_one
 from tests.hosts.roots import TRIXIE, find_other_release
@@ -44,7 +44,7 @@ def test_a_host_may_be_odd_in_many_ways_at_once() -> None:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One block of `noop` in a machine with systemd, on KVM."""
-    run = Run("out", build_plan(MACHINE_PLATFORMS), options="--accelerator kvm")
+    run = Run("out", MACHINE_PLATFORMS, options="--accelerator kvm")
     folder = tmp_path_factory.mktemp("machine") / "job"
     done = run_job(require_machine(TRIXIE), PREAMBLE + run.script, folder, timeout=1200)
     assert done.code == 0, done
