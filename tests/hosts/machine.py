@@ -201,7 +201,7 @@ def build_qemu(machine: Machine, job: Path) -> list[str]:
     folder = machine.folder
     return [
         "qemu-system-x86_64",
-        *("-machine", "q35", "-cpu", "EPYC,+svm,+npt,-sse4a", "-smp", "2"),
+        *("-machine", "q35", "-cpu", "EPYC,+svm,+npt,-sse4a,-avx,-avx2,-fma,-f16c", "-smp", "2"),
         *("-m", str(_MEMORY_MIB), "-accel", "tcg,thread=multi,tb-size=1024"),
         *("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")),
         *("-append", "root=/dev/vda rw console=ttyS0 quiet"),
