@@ -2,9 +2,8 @@
 
     python -m tests.hosts [odd] [bare] [machine] [bookworm] [trixie] [--write]
 
-Words choose some of the hosts; without any, all of them are visited. ``--write`` puts the table
-of all into docs/hosts.md; one of some is only printed. Ends with 1 where a platform or a command
-failed.
+Words choose some of the hosts; without any, all of them are visited. What each showed last is kept in
+the cache; ``--write`` puts it into docs/hosts.md. Ends with 1 where a platform or a command failed.
 """
 
 import sys
@@ -12,10 +11,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from harness.process import run_command
 from tests.hosts import commands, jobs, odd
 from tests.hosts.bare import start_visit
-from tests.hosts.findings import Check, Finding, Result, format_table
-from tests.hosts.roots import RELEASES, Release
+from tests.hosts.findings import Book, Check, Result
+from tests.hosts.roots import RELEASES, Release, hosts_dir
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hosts.md"
 MARK = "<!-- what follows is written by `make hosts` -->"
@@ -54,20 +54,18 @@ def main(words: Sequence[str]) -> int:
     forms = [name for name in FORMS if name in words] or list(FORMS)
     suites = [each.suite for each in RELEASES if each.suite in words]
     releases = [each for each in RELEASES if not suites or each.suite in suites]
-    results: list[Result] = []
+    book = Book.open(hosts_dir() / "results.json", _read_commit())
+    failed = 0
     for release in releases:
         for form in forms:
-            results += _follow(FORMS[form](release), f"{release.name}, {form}")
-    text = "\n".join(
-        f"## {title}\n\n{format_table(chosen)}"
-        for title, kind in (("Platforms", Finding), ("Commands and promises", Check))
-        if (chosen := [each for each in results if isinstance(each, kind)])
-    )
-    print(text)
-    if list(words) == ["--write"]:
+            for each in _follow(FORMS[form](release), f"{release.name}, {form}"):
+                book.add(each)
+                failed += each.verdict == "failed"
+    print(book.format())
+    if "--write" in words:
         head, mark, _ = PAGE.read_text().partition(MARK)
-        PAGE.write_text(f"{head}{mark}\n\n{text}")
-    return 1 if any(each.verdict == "failed" for each in results) else 0
+        PAGE.write_text(f"{head}{mark}\n\n{book.format()}")
+    return 1 if failed else 0
 
 
 def _follow(found: Iterator[Result], host: str) -> Iterator[Result]:
@@ -79,6 +77,10 @@ def _follow(found: Iterator[Result], host: str) -> Iterator[Result]:
     except Exception as error:  # what was seen of other hosts is not lost for it
         traceback.print_exc()
         yield Check(host, "the host itself", "failed", f"{type(error).__name__}: {error}")
+
+
+def _read_commit() -> str:
+    return run_command(["git", "rev-parse", "--short", "HEAD"], timeout=30).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What a platform did on a host: it ran, was left out and why, or failed; and the table of it."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harness.images.workshop import write_text
 from harness.model import NO_ACCELERATOR, Outcome, base_platform
 from harness.store import read_journal, read_manifest
 
@@ -48,6 +50,49 @@ class Check:
 
 
 Result = Finding | Check
+
+
+@dataclass(slots=True)
+class Book:
+    """The newest results of every host, kept in a file as they come: a host that is not visited
+    this time keeps what it showed, and an end in the middle loses nothing.
+
+    Format: ``{"version": 1, "rows": [[commit, kind, {…}], …]}``, the fields of `Finding` or `Check`.
+    """
+
+    path: Path
+    commit: str
+    rows: list[tuple[str, Result]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path, commit: str) -> "Book":
+        """What is in the file, or an empty book."""
+        book = cls(path, commit)
+        if path.exists():
+            kinds = {"Finding": Finding, "Check": Check}
+            rows = json.loads(path.read_text())["rows"]
+            book.rows = [(commit, kinds[kind](**fields)) for commit, kind, fields in rows]
+        return book
+
+    def add(self, result: Result) -> None:
+        """Put a result in the place of an older one of the same thing on the same host."""
+        place = (result.host, result.what)
+        kept = [each for each in self.rows if (each[1].host, each[1].what) != place]
+        self.rows = [*kept, (self.commit, result)]
+        rows = [[commit, type(each).__name__, asdict(each)] for commit, each in self.rows]
+        write_text(self.path, json.dumps({"version": 1, "rows": rows}, indent=1))
+
+    def format(self) -> str:
+        """Both tables, and what was tried of which commit."""
+        commits = {each.host: commit for commit, each in self.rows}
+        tried = (f"- {host}: {commit}" for host, commit in commits.items())
+        results = [each for _, each in self.rows]
+        tables = (
+            f"## {title}\n\n{format_table(chosen)}"
+            for title, kind in (("Platforms", Finding), ("Commands and promises", Check))
+            if (chosen := [each for each in results if isinstance(each, kind)])
+        )
+        return "\n".join([*tables, "## Commits that were tried", "", *tried, ""])
 
 
 def read_findings(host: str, folder: Path) -> list[Finding]:

@@ -8,7 +8,7 @@ import pytest
 from harness.model import Outcome
 from harness.store import Journal, write_manifest
 from tests.hosts import commands, odd
-from tests.hosts.findings import Check, Finding, format_table, read_findings
+from tests.hosts.findings import Book, Check, Finding, format_table, read_findings
 from tests.hosts.jobs import DELEGATED, PLAIN, ROOT, Login, Run, build_plan
 from tests.hosts.roots import RELEASES, build_archives
 
@@ -84,6 +84,20 @@ def test_the_table_has_a_column_for_each_host_and_every_reason_once() -> None:
         "| `docker` | left out (1) | left out (1) |\n| `vm-direct` |  | ran, KVM |\n\n"
         "1. no daemon\n"
     )
+
+
+def test_a_host_that_is_not_visited_keeps_what_it_showed(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    first = Book.open(path, "old")
+    first.add(Finding("a", "crun", "failed", reason="it broke"))
+    first.add(Check("b", "make asv", "ran"))
+    again = Book.open(path, "new")
+    again.add(Finding("a", "crun", "ran"))
+    assert Book.open(path, "new").rows == [
+        ("old", Check("b", "make asv", "ran")),
+        ("new", Finding("a", "crun", "ran")),
+    ]
+    assert "- a: new" in again.format() and "- b: old" in again.format()
 
 
 @pytest.mark.parametrize("login", [ROOT, PLAIN, DELEGATED])
