@@ -2,8 +2,9 @@
 
     python -m tests.hosts [odd] [bare] [machine] [bookworm] [trixie] [--write]
 
-Words choose some of the hosts; without any, all of them are visited. What each showed last is kept in
-the cache; ``--write`` puts it into docs/hosts.md. Ends with 1 where a platform or a command failed.
+Words choose some of the hosts; without any, all of them are visited. What each showed last is kept
+in the cache; ``--write`` puts it into docs/hosts.md. Ends with 1 where a platform or a command
+failed.
 """
 
 import sys

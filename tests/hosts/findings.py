@@ -57,7 +57,7 @@ class Book:
     """The newest results of every host, kept in a file as they come: a host that is not visited
     this time keeps what it showed, and an end in the middle loses nothing.
 
-    Format: ``{"version": 1, "rows": [[commit, kind, {…}], …]}``, the fields of `Finding` or `Check`.
+    Format: ``{"version": 1, "rows": [[commit, kind, {…}], …]}``, fields of a `Finding` or `Check`.
     """
 
     path: Path
