@@ -10,7 +10,7 @@ HOSTS :=
 help:
 	@echo "make run    measure this host with the defaults (RUN='--quick' adds options)"
 	@echo "make test   lint, types and the whole test suite"
-	@echo "make hosts  the project on hosts it has never seen, from Debian's packages (root, two hours)"
+	@echo "make hosts  the project on hosts it has never seen, from Debian's packages (root, some hours)"
 	@echo "make asv    the benchmarks of the harness itself"
 	@echo "make site   a static site of the runs in results/, with the history that make asv made"
 
