@@ -20,6 +20,7 @@ from harness.drivers.base import (
     Daemon,
     InstanceSpec,
     Packed,
+    PlainDriver,
     PlainInstance,
     Processes,
     Toolbox,
@@ -186,14 +187,16 @@ class DockerInstance(PlainInstance):
         self.daemon.serving.discard(self.container)
 
 
-class DockerDriver:
+class DockerDriver(PlainDriver):
     """Docker, with runc, crun or gVisor below it."""
+
+    kind: Kind = "container"
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
         self.name = toolbox.platform or "docker"
         self.runtime = toolbox.options.runtime or "runc"
-        self.kind: Kind = "sandbox" if self.runtime == "gvisor" else "container"
+        self.kind = "sandbox" if self.runtime == "gvisor" else "container"
 
     @property
     def daemon(self) -> Daemon | None:

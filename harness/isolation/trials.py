@@ -124,13 +124,10 @@ class _Trial:
             spec = replace(spec, address=lab.build_address(number), gateway=lab.GATEWAY,
                            bridge=lab.BRIDGE)  # fmt: skip
         asked = self.site.limits
-        own = asked.processes if self.driver.kind == "vm" or self._asks_engine() else None
-        rate = asked.write if self._asks_engine() else None
+        engine = self.driver.sets_limits
+        own = asked.processes if self.driver.kind == "vm" or engine else None
+        rate = asked.write if engine else None
         return replace(spec, command=tuple(words), ready=ready, pids=own, io=rate)
-
-    def _asks_engine(self) -> bool:
-        """Whether only the engine can limit its containers, in groups that are not the run's."""
-        return bool(getattr(self.driver, "sets_limits", False))
 
     def _has_network(self) -> bool:
         """Whether an instance can have a link to the bridge: a guest's needs a tap."""
@@ -244,7 +241,7 @@ class _Trial:
             groups = self._find_groups(instance)
             self._check_quota(instance, spec)
             places = [self.bench.scratch, spec.folder]
-            if not self._asks_engine():
+            if not self.driver.sets_limits:
                 self.refused |= limit_writing(groups, places, asked.write)
             outside = self._read_limits(groups, instance, spec) | self._read_disk(spec)
             wait_over(instance, _HOGS_S + sum(hog.seconds for hog in hogs))

@@ -11,6 +11,7 @@ from harness.drivers.base import (
     Daemon,
     InstanceSpec,
     Packed,
+    PlainDriver,
     PlainInstance,
     Processes,
     find_address,
@@ -89,7 +90,7 @@ class FakeInstance(PlainInstance):
 
 
 @dataclass
-class FakeDriver:
+class FakeDriver(PlainDriver):
     """Starts fake instances. ``problem`` says of a spec why its start fails, or None."""
 
     name: str = "namespace"
