@@ -331,6 +331,22 @@ def test_what_could_not_be_made_for_one_variant_is_not_tried_again(error: Harnes
     assert tried == [1]
 
 
+def test_what_failed_as_nobody_expected_is_not_tried_again_either() -> None:
+    shared: dict[str, object] = {}
+
+    @contextmanager
+    def start() -> Iterator[object]:
+        yield {}["Id"]
+
+    with pytest.raises(KeyError), start_shared(shared, "store", start):
+        pass
+    with (
+        pytest.raises(HostError, match="internal error: KeyError: 'Id'"),
+        start_shared(shared, "store", start),
+    ):
+        pass
+
+
 def test_what_variants_share_is_made_once_and_taken_away_at_the_end() -> None:
     shared: dict[str, object] = {}
     steps: list[str] = []
