@@ -90,9 +90,14 @@ class Event:
 class Instance(Protocol):
     """A started instance, from ``created`` to ``stopped``."""
 
-    accelerator: str
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    @property
+    def accelerator(self) -> str:
+        """What it runs on: ``kvm`` or ``tcg``, a sandbox's platform, or ``none``. A sandbox tells
+        by its processes, which are looked at when this is first asked after ``ready``; before that
+        it is ``none``, so that nothing is read in the timed window."""
 
     @property
     def channel(self) -> "Channel":

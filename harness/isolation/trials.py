@@ -33,7 +33,7 @@ from harness.limits import (
     read_least,
     read_quota,
 )
-from harness.model import Measurement, Outcome
+from harness.model import NO_ACCELERATOR, Measurement, Outcome, choose_accelerator
 from harness.plan import ScheduledTrial, Workload
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy, keep_trace
 
@@ -88,7 +88,7 @@ def run_task(scheduled: ScheduledTrial, site: Site) -> Outcome:
         if logs := keep_trace(error, site.bench.logs, scheduled.trial):
             trial.details["logs"] = logs
         trial.rows.clear()
-    return replace(outcome, accelerator=trial.accelerator or outcome.accelerator,
+    return replace(outcome, accelerator=trial.accelerator,
                    measurements=tuple(trial.rows), marks=tuple(dict.fromkeys(trial.marks)),
                    details=trial.details)  # fmt: skip
 
@@ -103,7 +103,7 @@ class _Trial:
         self.marks: list[str] = []
         self.rows: list[Measurement] = []
         self.refused: dict[str, str] = {}
-        self.accelerator = ""
+        self.accelerator = NO_ACCELERATOR
 
     def run(self) -> None:
         if self.scheduled.workload == "probe":
@@ -152,6 +152,7 @@ class _Trial:
                 follower.look = build_look(spec.cgroups)
                 instance.listen(follower.take)
             instance.wait_ready()
+            self._note(instance)
             yield instance
 
     def _limit(self, spec: InstanceSpec) -> InstanceSpec:
@@ -171,7 +172,8 @@ class _Trial:
             self.refused["disk"] = reason
 
     def _note(self, instance: Instance) -> None:
-        self.accelerator = instance.accelerator
+        """What it runs on: a machine knows at once, a sandbox when it is ready."""
+        self.accelerator = choose_accelerator(self.accelerator, instance.accelerator)
         if instance.accelerator == "tcg":
             self.marks.append("emulated")
 
