@@ -30,7 +30,6 @@ from harness.drivers.podman_store import (
     PodmanStore,
     build_reference,
     find_layer,
-    find_network_fault,
     start_store,
 )
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
@@ -71,7 +70,7 @@ class PodmanDriver(PlainDriver):
         if self.runtime == "gvisor" and (fault := find_netstack_fault()):
             return fault
         store = self.toolbox.shared.get(_SHARED)
-        return find_network_fault(store.backend) if isinstance(store, PodmanStore) else None
+        return store.network_fault if isinstance(store, PodmanStore) else None
 
     @property
     def own_store(self) -> bool:
