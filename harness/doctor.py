@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import lab, preflight, system
 from harness.drivers import PLATFORMS
-from harness.drivers.base import Driver, Toolbox
+from harness.drivers.base import Toolbox
 from harness.errors import HarnessError, describe_import, describe_unexpected
 from harness.host import Host, Noise, find_noise, read_host
 from harness.marks import START_KSM
@@ -168,29 +168,24 @@ def check_platform(
         names = " ".join(system.build_names(lacking, "apt"))
         return PlatformCheck(
             name,
-            find_kind(driver),
+            driver.kind,
             False,
             f"{names} is not installed",
             _build_remedy(lacking),
         )
     if fault := find_lab_fault():
-        return PlatformCheck(name, find_kind(driver), False, *fault)
+        return PlatformCheck(name, driver.kind, False, *fault)
     try:
         own = driver(Toolbox(starter=Path("starter"), start_engines=start_engines))
         reason = own.unavailable()
     except ImportError as error:
-        return PlatformCheck(name, find_kind(driver), False, describe_import(error), SET_UP)
+        return PlatformCheck(name, driver.kind, False, describe_import(error), SET_UP)
     except HarnessError as error:
-        return PlatformCheck(name, find_kind(driver), False, error.message, error.hint)
+        return PlatformCheck(name, driver.kind, False, error.message, error.hint)
     except Exception as error:  # of one platform, and no reason to say nothing of the others
         reason = f"internal error: {describe_unexpected(error)}"
-        return PlatformCheck(name, find_kind(driver), False, reason)
+        return PlatformCheck(name, driver.kind, False, reason)
     return PlatformCheck(name, own.kind, reason is None, reason)
-
-
-def find_kind(driver: type[Driver]) -> str:
-    """The kind of a platform; an engine's depends on the runtime, and is a container's."""
-    return getattr(driver, "kind", "container")
 
 
 def find_lab_fault() -> tuple[str, str | None] | None:

@@ -5,7 +5,7 @@ holds in one of them only.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def made_folder(spec: InstanceSpec, driver: Driver) -> Iterator[str]:
     Yields why a quota that is asked for cannot be; empty otherwise. The folder stays.
     """
     spec.folder.mkdir()
-    elsewhere = driver.daemon is not None or getattr(driver, "own_store", False)
+    elsewhere = driver.daemon is not None or driver.own_store
     if spec.disk is None or driver.kind == "vm" or elsewhere:
         yield ""
         return
@@ -99,9 +99,8 @@ def check_kept(driver: Driver, image: Image) -> tuple[Residency, list[str]]:
 
     Some platforms drop a file themselves once they have read it; that is no disturbance.
     """
-    list_dropped = getattr(driver, "list_dropped", lambda _: ())
-    dropped: Sequence[Path] = list_dropped(image)
-    kept = [each for each in driver.files(image) if each not in set(dropped)]
+    dropped = set(driver.list_dropped(image))
+    kept = [each for each in driver.files(image) if each not in dropped]
     residency = page_cache.read_residency(kept)
     return residency, _list_marks(residency, "warm")
 

@@ -12,7 +12,7 @@ from harness import cgroup
 from harness.bisection import Bounds, Search, Step, describe_steps, find_too_little
 from harness.drivers.base import Driver, Instance, InstanceSpec
 from harness.errors import HostError, TrialError
-from harness.model import NO_ACCELERATOR, Kind, Measurement, Outcome
+from harness.model import NO_ACCELERATOR, Kind, Measurement, Outcome, choose_accelerator
 from harness.plan import Plan, ScheduledTrial, Workload, find_kind, runs_on
 from harness.probes import page_cache
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy, keep_trace
@@ -93,9 +93,9 @@ class _Starts:
         try:
             with self.driver.start_instance(spec) as instance:
                 begin = instance.milestones["request"]
-                self.accelerator = instance.accelerator
                 reason = _wait_ready(instance)
                 end = instance.milestones.get("ready") if reason is None else read_clock()
+                self.accelerator = choose_accelerator(self.accelerator, instance.accelerator)
                 if reason is None:
                     self._require_limit(instance, spec.memory)
         except TrialError as error:

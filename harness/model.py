@@ -26,6 +26,8 @@ STARTUP_MILESTONES = MILESTONES[: MILESTONES.index("ready") + 1]
 OPTIONAL_MILESTONES = ("started", "loader", "kernel", "initramfs", "system")
 RESIDUAL = "residual"
 NO_ACCELERATOR = "none"
+UNKNOWN_ACCELERATOR = "unknown"
+"""Of what runs on something that cannot be told from here."""
 
 AA_SUFFIX = "#2"
 """A platform entered a second time, as the A/A arm of a run, is named ``namespace#2``."""
@@ -94,6 +96,12 @@ SAMPLE_COLUMNS = (
     "started_at",
 )
 """Columns of samples.parquet, in order (METRICS, «Tidy samples»)."""
+
+
+def choose_accelerator(before: str, now: str) -> str:
+    """What several instances of one trial ran on: an answer that names it stays, whatever a later
+    one could not tell."""
+    return now if before in (NO_ACCELERATOR, UNKNOWN_ACCELERATOR) else before
 
 
 def base_platform(platform: str) -> str:

@@ -16,7 +16,7 @@ from harness.rebuild.cases import IMAGE, PLATFORMS, WORKLOAD, build_schedule
 from harness.rebuild.layers import require_buildah
 from harness.rebuild.material import require_packages
 from harness.rebuild.trials import prepare_site, run_cases
-from harness.session import Listener
+from harness.session import LOGS, Listener
 from harness.stock.usage import start_use
 from harness.store import Store
 from harness.store.needs import note_run
@@ -67,7 +67,7 @@ def _measure(order: RebuildOrder, listener: Listener) -> int:
         site = prepare_site(image, packages, scratch, listener.say)
         schedule = build_schedule(order.repeats, order.seed)
         listener.start(len(schedule), 0)
-        for outcome in run_cases(schedule, site):
+        for outcome in run_cases(schedule, site, order.folder / LOGS):
             store.append(outcome)
             listener.advance(outcome)
     return 0

@@ -306,7 +306,7 @@ class _Trial:
     def _note_evidence(self, instance: Instance) -> None:
         """What the platform has to say of the trial, and the conditions that it ran under."""
         evidence = dict(instance.read_evidence())
-        self.notes.accelerator = instance.accelerator  # a sandbox has told by now
+        self.notes.accelerator = instance.accelerator  # a sandbox tells now
         own = parse_conditions(evidence.pop(KEY, {}))
         refused = read_refused(self.notes.details)
         found = read_conditions(self.driver.kind, instance, self.spec, own, refused)

@@ -320,6 +320,8 @@ class _Crowd:
             note_refused(start.details, "io", reason)
             start.settled.set()
             self.over.wait()
+            if not self.called_off:  # a sandbox tells now, when no start is disturbed by it
+                start.accelerator = instance.accelerator
 
     def _wait_turn(self, start: _Start) -> int:
         """The gate: wait until all are prepared and the start is near; the start on the clock."""

@@ -6,6 +6,7 @@ there is a virtual environment, and `doctor` when nothing is installed.
 
 import glob
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ APT_LISTS = "/var/lib/apt/lists/*_Packages*"
 ADMIN_PATH = "/usr/sbin:/sbin"
 """Folders that Debian leaves out of a user's PATH although mke2fs and ip live there."""
 
+_ASK_S = 10.0
 _INSTALL = {
     "apt": "apt-get install --no-install-recommends",
     "dnf": "dnf install",
@@ -97,7 +99,25 @@ def _finds(probe: str) -> bool:
         return importlib.util.find_spec(name) is not None
     if kind == "header":
         return (Path(sysconfig.get_path("include")) / name).exists()
+    if kind == "release":
+        program, _, least = name.partition(" ")
+        return any(_is_of_release(each, least) for each in glob.iglob(program))
     return any(glob.iglob(name))
+
+
+def _is_of_release(program: str, least: str) -> bool:
+    """Whether a program says (``--version``) that it is of this release or a newer one."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True,
+                              errors="replace", timeout=_ASK_S, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = re.search(r"\d+(\.\d+)+", done.stdout)
+    return found is not None and _parse_release(found[0]) >= _parse_release(least)
+
+
+def _parse_release(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")]
 
 
 def find_command(name: str) -> str | None:

@@ -6,7 +6,7 @@ images or methods: each is a key.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from harness.analysis.sample_file import read_sample_file
 from harness.analysis.statistics import bootstrap_groups, summarise_groups
 from harness.marks import LABELS, find_cure
 from harness.metrics import is_image_size
-from harness.store import write_samples
-from harness.store.names import JOURNAL, SAMPLES
+from harness.store import read_manifest, write_samples
+from harness.store.names import JOURNAL, MANIFEST, SAMPLES
+from harness.store.sandboxes import find_accelerator
 
 CASE = ["workload", "image", "cache", "instances"]
 """What must be the same for two platforms to be compared."""
@@ -49,7 +50,20 @@ def load_samples(folder: Path) -> pd.DataFrame:
     if not path.exists() and (folder / JOURNAL).exists():
         write_samples(folder)
     frame: pd.DataFrame = read_sample_file(path).to_pandas(strings_to_categorical=True)
-    return frame
+    return _complete(frame, read_manifest(folder)) if (folder / MANIFEST).exists() else frame
+
+
+def _complete(samples: pd.DataFrame, manifest: Mapping[str, object]) -> pd.DataFrame:
+    """What sandboxes ran on, in a run that did not store it (`harness.store.sandboxes`)."""
+    names = ["platform", "kind", "accelerator"]
+    for row in samples[names].drop_duplicates().astype(str).to_dict("records"):
+        platform, kind, accelerator = (str(row[name]) for name in names)
+        found = find_accelerator(platform, kind, accelerator, manifest)
+        if found and found != accelerator:
+            rows = (samples["platform"] == platform) & (samples["accelerator"] == accelerator)
+            whole = samples["accelerator"].astype(str).mask(rows, found)
+            samples = samples.assign(accelerator=whole.astype("category"))
+    return samples
 
 
 def summarise(samples: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -84,6 +84,7 @@ def load_side(label: str, folder: Path) -> Side:
     blocks = reduce_to_blocks(alone)
     _require_one_state(label, blocks)
     outcomes = read_journal(folder / JOURNAL) if (folder / JOURNAL).exists() else []
+    traits = build_traits(manifest, blocks)
     return Side(
         label=label,
         path=folder,
@@ -91,10 +92,10 @@ def load_side(label: str, folder: Path) -> Side:
         tool="harness",
         seed=find_seed(manifest),
         series=_build_series(blocks),
-        traits=build_traits(manifest, blocks),
+        traits=traits,
         trials=_count_trials(outcomes),
         state=_read_state(manifest),
-        notes=_find_notes(label, manifest, blocks, outcomes),
+        notes=_find_notes(label, manifest, traits, blocks, outcomes),
     )
 
 
@@ -220,10 +221,15 @@ def _read_state(manifest: Mapping[str, object]) -> dict[str, str]:
 def _find_notes(
     label: str,
     manifest: Mapping[str, object],
+    traits: Traits,
     blocks: pd.DataFrame,
     outcomes: Sequence[Outcome],
 ) -> tuple[str, ...]:
-    notes = []
+    notes = [
+        f"{label}: what `{platform}` ran on is not stored, so that was not checked"
+        for (dimension, platform), value in traits.items()
+        if dimension == "accelerator" and value is None
+    ]
     reason = get_mapping(manifest, "ending").get("reason")
     planned, done = get_mapping(manifest, "plan").get("blocks"), blocks["block"].nunique()
     if isinstance(planned, int) and done < planned and reason != "precision":

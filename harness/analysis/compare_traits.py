@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.analysis.results import get_list, get_mapping
 from harness.errors import InputError
+from harness.store.sandboxes import find_accelerator
 from harness.units import format_value
 
 DIMENSIONS = {
@@ -85,10 +86,12 @@ def build_traits(manifest: Mapping[str, object], blocks: pd.DataFrame) -> Traits
     traits["cache", ""] = measured or plan.get("cache")
     traits |= {("limits", key): plan.get(key) for key in _LIMITS}
     traits |= _read_kernel(manifest) | _read_images(manifest) | _read_workloads(plan)
-    used = blocks[["platform", "accelerator"]].astype(str).drop_duplicates()
+    used = blocks[["platform", "kind", "accelerator"]].astype(str).drop_duplicates()
     traits |= {
-        ("accelerator", platform): accelerator
-        for platform, accelerator in used.itertuples(index=False)
+        ("accelerator", str(platform)): find_accelerator(
+            str(platform), str(kind), str(accelerator), manifest
+        )
+        for platform, kind, accelerator in used.itertuples(index=False)
     }
     return traits
 
@@ -152,6 +155,8 @@ def find_differences(base: Traits, new: Traits) -> tuple[Difference, ...]:
         if dimension == "guest-kernel" and not (key in base and key in new):
             continue
         one, other = base.get(key), new.get(key)
+        if dimension == "accelerator" and None in (one, other):  # a note says that it is not known
+            continue
         if not _is_same(dimension, one, other):
             what = subject if dimension == "limits" else dimension
             found.append(Difference(dimension, subject, _format(what, one), _format(what, other)))

@@ -29,6 +29,7 @@ from harness.metrics import is_image_size
 from harness.model import AA_SUFFIX, Kind, Outcome, base_platform
 from harness.store import read_journal, read_manifest
 from harness.store.names import JOURNAL
+from harness.store.sandboxes import complete_outcomes
 
 _TESTS = ("shift", "shift_low", "shift_high", "p_permutation", "p_equivalence", "effect")
 _KINDS: tuple[Kind, ...] = ("process", "container", "sandbox", "vm")
@@ -174,7 +175,7 @@ def load_results(folder: Path) -> Results:
 
 def _load(folder: Path) -> Results:
     manifest = read_manifest(folder)
-    outcomes = read_journal(folder / JOURNAL)
+    outcomes = complete_outcomes(read_journal(folder / JOURNAL), manifest)
     samples = load_samples(folder)
     plan = get_mapping(manifest, "plan")
     seed = find_seed(manifest)

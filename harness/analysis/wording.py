@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from harness.analysis.results import Figure, Ratio, Results
 from harness.analysis.statistics import CONFIDENCE, best_coverage
-from harness.model import AA_SUFFIX, base_platform
+from harness.model import AA_SUFFIX, NO_ACCELERATOR, UNKNOWN_ACCELERATOR, base_platform
 
 ABSENT = "–"
 
@@ -135,8 +135,10 @@ def describe_accelerator(accelerator: str) -> str:
     (``systrap``, ``ptrace``) stay as they are."""
     if accelerator == "tcg":
         return "emulated (TCG)"
-    if accelerator in ("", "none"):
+    if accelerator in ("", NO_ACCELERATOR):
         return ""
+    if accelerator == UNKNOWN_ACCELERATOR:
+        return "on an unknown platform"
     return "KVM" if accelerator == "kvm" else accelerator
 
 

@@ -90,9 +90,14 @@ class Event:
 class Instance(Protocol):
     """A started instance, from ``created`` to ``stopped``."""
 
-    accelerator: str
     milestones: dict[str, int]
     """``request`` and ``created`` when handed out; grows as ``wait_ready`` sees events."""
+
+    @property
+    def accelerator(self) -> str:
+        """What it runs on: ``kvm`` or ``tcg``, a sandbox's platform, or ``none``. A sandbox tells
+        by its processes, which are looked at when this is first asked after ``ready``; before that
+        it is ``none``, so that nothing is read in the timed window."""
 
     @property
     def channel(self) -> "Channel":
@@ -225,6 +230,22 @@ def find_address(spec: InstanceSpec) -> str | None:
     return spec.address.split("/")[0] if spec.address else None
 
 
+class PlainDriver:
+    """For drivers whose instances write to their folders, are limited in the run's own groups, and
+    leave the page cache alone."""
+
+    @property
+    def own_store(self) -> bool:
+        return False
+
+    @property
+    def sets_limits(self) -> bool:
+        return False
+
+    def list_dropped(self, _image: Image, /) -> Sequence[Path]:
+        return ()
+
+
 class Driver(Protocol):
     """One way of running a workload."""
 
@@ -239,6 +260,22 @@ class Driver(Protocol):
 
         Known once ``start_run`` was entered. Workloads that need it are then left out.
         """
+
+    @property
+    def own_store(self) -> bool:
+        """Whether what an instance writes lies in a store of its engine's, and not in its folder:
+        then no quota on the folder holds it back."""
+
+    @property
+    def sets_limits(self) -> bool:
+        """Whether limits have to be asked of the engine, in groups that nobody else may set one.
+
+        Known once ``start_run`` was entered.
+        """
+
+    def list_dropped(self, image: Image, /) -> Sequence[Path]:
+        """Those of ``files`` that a start itself drops from the page cache once it has read them:
+        no disturbance where they are gone."""
 
     def unavailable(self) -> str | None:
         """Why this platform cannot run here and the command that mends it; None if it can."""

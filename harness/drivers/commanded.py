@@ -68,7 +68,7 @@ class Command:
     """Whether ``cleanup`` is needed for a container that has ended by itself, too."""
     log: Path | None = None
     """The command's own log, where it says more there than on its output."""
-    find_accelerator: Callable[[Processes], str | None] | None = None
+    find_accelerator: Callable[[Processes], str] | None = None
     """What a sandbox runs on, as its processes tell; for those that run on something."""
     find_upper: Callable[[], Path | None] | None = None
     """Where what the container writes is, if the command has it in a store of its own."""
@@ -103,12 +103,20 @@ class CommandedInstance(PlainInstance):
     command: Command
     channel: Channel
     starter: Starter
-    accelerator: str = NO_ACCELERATOR
     stopped: bool = field(default=False, init=False)
+    found: str | None = field(default=None, init=False)
 
     @property
     def milestones(self) -> dict[str, int]:
         return self.channel.milestones
+
+    @property
+    def accelerator(self) -> str:
+        if self.command.find_accelerator is None or "ready" not in self.milestones:
+            return NO_ACCELERATOR
+        if self.found is None:
+            self.found = self.command.find_accelerator(self.processes())
+        return self.found
 
     @property
     def address(self) -> str | None:
@@ -144,13 +152,6 @@ class CommandedInstance(PlainInstance):
         else:
             inside = {pid for pid in everything if is_contained(pid)}
         return Processes(tuple(sorted(inside)), tuple(sorted(everything - inside)))
-
-    def read_evidence(self) -> Mapping[str, object]:
-        """It is also the moment at which the sandbox is surely there, with what it runs on."""
-        if self.command.find_accelerator is not None:
-            found = self.command.find_accelerator(self.processes())
-            self.accelerator = found or self.accelerator
-        return {}
 
     def files(self) -> Sequence[Path] | None:
         if self.command.find_upper is None:

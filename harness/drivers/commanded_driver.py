@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from harness import cgroup
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.base import InstanceSpec, Packed, PlainDriver, Toolbox
 from harness.drivers.commanded import (
     Command,
     CommandedInstance,
@@ -19,7 +19,7 @@ from harness.images.model import Image
 from harness.model import Kind
 
 
-class CommandedDriver:
+class CommandedDriver(PlainDriver):
     """A driver has to say its ``program`` and to build the command; the rest may stay."""
 
     name = ""

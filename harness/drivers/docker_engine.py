@@ -14,18 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from harness import cgroup, lab
-from harness.certificate import KEY, NONE, Condition, build_document
+from harness.certificate import KEY, build_document
 from harness.channel import Channel
 from harness.drivers.base import (
     Daemon,
     InstanceSpec,
     Packed,
+    PlainDriver,
     PlainInstance,
     Processes,
     Toolbox,
     list_images,
 )
 from harness.drivers.commanded import FIRST_PROCESS, HELPERS, RUN_FOLDER, find_program
+from harness.drivers.docker_answers import (
+    build_conditions,
+    find_container_address,
+    find_store,
+    find_upper,
+)
 from harness.drivers.docker_api import (
     LABEL,
     EndWatch,
@@ -41,7 +48,13 @@ from harness.drivers.docker_api import (
     start_end_watch,
     translated,
 )
-from harness.drivers.dockerd import DockerDaemon, find_user_daemon, name_runsc, start_private_daemon
+from harness.drivers.dockerd import (
+    DockerDaemon,
+    build_address,
+    find_user_daemon,
+    name_runsc,
+    start_private_daemon,
+)
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
 from harness.drivers.runsc import (
     describe_platform,
@@ -54,11 +67,13 @@ from harness.drivers.shared import start_shared
 from harness.errors import HarnessError, HostError, TrialError
 from harness.images.model import Image
 from harness.limits import find_device_file
-from harness.model import NO_ACCELERATOR, Kind
+from harness.model import NO_ACCELERATOR, UNKNOWN_ACCELERATOR, Kind
 from harness.paths import find_outside
 from harness.starter import Starter, build_instance_spec, read_clock, sleep_until, start_starter
 
 _SHARED = "docker"
+_FOLDER = "docker"
+"""Of a daemon of the run's own, in its scratch."""
 _NANOSECONDS = 1_000_000_000
 _STOP_S = 10
 _LIMITS = ("cpus", "memory", "pids", "io")
@@ -79,12 +94,22 @@ class DockerInstance(PlainInstance):
     container: str = ""
     groups: tuple[Path, ...] = ()
     sandboxed: bool = False
-    accelerator: str = NO_ACCELERATOR
     stopped: bool = field(default=False, init=False)
+    found: str | None = field(default=None, init=False)
 
     @property
     def milestones(self) -> dict[str, int]:
         return self.channel.milestones
+
+    @property
+    def accelerator(self) -> str:
+        if not self.sandboxed or "ready" not in self.milestones:
+            return NO_ACCELERATOR
+        if self.found is None:
+            self.found = UNKNOWN_ACCELERATOR
+            with contextlib.suppress(TrialError):  # the container is gone meanwhile
+                self.found = find_used(self.processes())
+        return self.found
 
     @property
     def address(self) -> str | None:
@@ -135,8 +160,6 @@ class DockerInstance(PlainInstance):
 
     def read_evidence(self) -> Mapping[str, object]:
         """What the daemon says of a container whose groups or files cannot be seen from here."""
-        if self.sandboxed:
-            self.accelerator = find_used(self.processes()) or self.accelerator
         grouped, seen = bool(self.cgroups), self.files() is not None
         if grouped and seen:
             return {}
@@ -186,14 +209,16 @@ class DockerInstance(PlainInstance):
         self.daemon.serving.discard(self.container)
 
 
-class DockerDriver:
+class DockerDriver(PlainDriver):
     """Docker, with runc, crun or gVisor below it."""
+
+    kind: Kind = "container"
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
         self.name = toolbox.platform or "docker"
         self.runtime = toolbox.options.runtime or "runc"
-        self.kind: Kind = "sandbox" if self.runtime == "gvisor" else "container"
+        self.kind = "sandbox" if self.runtime == "gvisor" else "container"
 
     @property
     def daemon(self) -> Daemon | None:
@@ -254,14 +279,25 @@ class DockerDriver:
         return rooted_packings(image)
 
     def describe(self, spec: InstanceSpec) -> Mapping[str, object]:
+        host, private = self._find_daemon()
+        platform = describe_platform(self.toolbox.options.sentry, known=private)
         return {
             "first_process": list(FIRST_PROCESS),
-            "daemon": find_host(self.toolbox.docker_host),
-            "private": self.toolbox.start_engines,
+            "daemon": host,
+            "private": private,
             "image": build_reference(spec.image, self.toolbox.run_id),
             "host_config": self.build_options(spec),
-            **(describe_platform(self.toolbox.options.sentry) if self.kind == "sandbox" else {}),
+            **(platform if self.kind == "sandbox" else {}),
         }
+
+    def _find_daemon(self) -> tuple[str, bool]:
+        """Where the run's daemon is, or will be, and whether it is one of its own."""
+        if isinstance(daemon := self.toolbox.shared.get(_SHARED), DockerDaemon):
+            return daemon.host, daemon.private
+        if self._starts_own():
+            folder = self.toolbox.scratch or Path("scratch")
+            return build_address(folder / _FOLDER), True
+        return find_host(self.toolbox.docker_host), False
 
     @contextmanager
     def start_run(self, specs: Sequence[InstanceSpec], /) -> Iterator[None]:
@@ -275,7 +311,7 @@ class DockerDriver:
         scratch = self.toolbox.scratch
         if scratch is None:
             raise HostError("docker needs a scratch folder")
-        with self._open_daemon(scratch / "docker") as daemon:
+        with self._open_daemon(scratch / _FOLDER) as daemon:
             try:
                 with open_api(daemon.host) as api:
                     for image in list_images(specs):
@@ -407,54 +443,6 @@ def _find_own_fault() -> str | None:
     if not lab.is_privileged():
         return "a Docker daemon of the run's own needs root: run the harness as root"
     return None
-
-
-def find_container_address(found: Mapping[str, Any]) -> str | None:
-    """Its address on the first network that gave it one, from what the daemon says of a container.
-
-    The address beside the networks is gone from the API since its version 1.52 (Docker 29).
-    """
-    networks = found["NetworkSettings"].get("Networks") or {}
-    addresses = (each.get("IPAddress") for each in networks.values())
-    return next(filter(None, addresses), None)
-
-
-def find_upper(found: Mapping[str, Any]) -> Path | None:
-    """Where a container's own layer is, if its daemon names a folder: not in containerd's store."""
-    upper = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
-    return Path(upper) if upper else None
-
-
-def find_store(found: Mapping[str, Any]) -> str | None:
-    """What keeps a container's layers: a graph driver of Docker's, or a snapshotter of containerd's
-    (``Storage``, since API 1.52)."""
-    graph = found.get("GraphDriver") or {}
-    snapshot = ((found.get("Storage") or {}).get("RootFS") or {}).get("Snapshot") or {}
-    name = graph.get("Name") or snapshot.get("Name")
-    return str(name) if name else None
-
-
-def build_conditions(
-    asked: Mapping[str, Any], store: str | None, spec: InstanceSpec
-) -> dict[str, Condition]:
-    """Limits and writable layer of a container, from what the daemon says of it (``HostConfig``,
-    in the words of its API)."""
-    cores = (asked.get("CpuQuota") or 0) / (asked.get("CpuPeriod") or cgroup.CPU_PERIOD_US)
-    cores = (asked.get("NanoCpus") or 0) / 1e9 or cores
-    rates = [each["Rate"] for each in asked.get("BlkioDeviceWriteBps") or ()]
-    limits = {
-        "cpus": cores,
-        "memory": asked.get("Memory") or 0,
-        "pids": max(0, asked.get("PidsLimit") or 0),
-        "io": min(rates, default=0),
-    }
-    how = "as its daemon says"
-    found = {name: Condition(value or NONE, how) for name, value in limits.items()}
-    found["disk"] = Condition(NONE, "its engine has a store of its own" if spec.disk else "")
-    storage = "read-only" if asked.get("ReadonlyRootfs") else "disk"
-    where = f" ({store})" if store else ""
-    found["storage"] = Condition(storage, f"layer in the daemon's store{where}")
-    return found
 
 
 def _warm_groups(spec: InstanceSpec) -> None:

@@ -106,6 +106,11 @@ def find_user_daemon(host: str, cgroup_driver: str) -> DockerDaemon:
     )
 
 
+def build_address(folder: Path) -> str:
+    """Where a daemon of the run's own listens that has its things in ``folder``."""
+    return f"unix://{folder / 'socket'}"
+
+
 def name_runsc(network: str, platform: str | None = None) -> str:
     """What gVisor is called in a daemon of the run's own: a name for each kind of network and each
     platform that can be asked for."""
@@ -126,7 +131,7 @@ def build_daemon_config(folder: Path, parent: str | None) -> dict[str, object]:
         "data-root": str(folder / "data"),
         "exec-root": str(folder / "exec"),
         "pidfile": str(folder / "pid"),
-        "hosts": [f"unix://{folder / 'socket'}"],
+        "hosts": [build_address(folder)],
         "bridge": lab.BRIDGE,
         "fixed-cidr": lab.ENGINE_RANGE,
         "iptables": False,
@@ -164,7 +169,7 @@ def start_private_daemon(folder: Path, run_id: str, log: Path) -> Iterator[Docke
                 _wait_ready(notify, pid, log)
                 states = folder / "exec"
                 yield DockerDaemon(
-                    f"unix://{folder / 'socket'}", private=True, states=states, groups=groups
+                    build_address(folder), private=True, states=states, groups=groups
                 )
         finally:
             cgroup.kill_processes(groups)

@@ -25,7 +25,7 @@ from harness.drivers.accelerator import (
     find_device_fault,
     prove_accelerator,
 )
-from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.base import InstanceSpec, PlainDriver, Toolbox
 from harness.drivers.domain_xml import (
     DiskMode,
     Domain,
@@ -68,7 +68,7 @@ class Plan:
     memory: Path | None = None
 
 
-class VmDriver:
+class VmDriver(PlainDriver):
     """A machine under libvirt. A platform says what boots (`find_guest`) and how (`build_plan`)."""
 
     name = ""

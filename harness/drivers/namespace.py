@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.base import InstanceSpec, Packed, PlainDriver, Toolbox
 from harness.drivers.rooted import (
     RootedInstance,
     describe_rooted,
@@ -24,7 +24,7 @@ from harness.overlay import find_overlay_fault
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 
 
-class NamespaceDriver:
+class NamespaceDriver(PlainDriver):
     """Linux namespaces without an engine."""
 
     name = "namespace"

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from harness import cgroup
-from harness.drivers.base import InstanceSpec, Packed, Toolbox, list_images
+from harness.drivers.base import InstanceSpec, Packed, PlainDriver, Toolbox, list_images
 from harness.drivers.commanded import (
     FIRST_PROCESS,
     RUN_FOLDER,
@@ -30,7 +30,6 @@ from harness.drivers.podman_store import (
     PodmanStore,
     build_reference,
     find_layer,
-    find_network_fault,
     start_store,
 )
 from harness.drivers.rooted import Layout, rooted_files, rooted_packings
@@ -52,17 +51,17 @@ _SHARED = "podman"
 _STATES = {"runc": "state.json", "crun": "status"}
 
 
-class PodmanDriver:
+class PodmanDriver(PlainDriver):
     """Podman, with crun, runc or gVisor below it."""
 
     daemon = None
-    own_store = True
+    kind: Kind = "container"
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.toolbox = toolbox
         self.name = toolbox.platform or "podman"
         self.runtime = toolbox.options.runtime or "runc"
-        self.kind: Kind = "sandbox" if self.runtime == "gvisor" else "container"
+        self.kind = "sandbox" if self.runtime == "gvisor" else "container"
 
     @property
     def no_network(self) -> str | None:
@@ -71,7 +70,11 @@ class PodmanDriver:
         if self.runtime == "gvisor" and (fault := find_netstack_fault()):
             return fault
         store = self.toolbox.shared.get(_SHARED)
-        return find_network_fault(store.backend) if isinstance(store, PodmanStore) else None
+        return store.network_fault if isinstance(store, PodmanStore) else None
+
+    @property
+    def own_store(self) -> bool:
+        return True
 
     def unavailable(self) -> str | None:
         fault = find_fault("podman") or find_fault("conmon")

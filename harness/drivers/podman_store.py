@@ -5,7 +5,6 @@ the clock starts, and shared by all variants of Podman in a run.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,21 @@ from pathlib import Path
 
 from harness import cgroup, lab, linux
 from harness.drivers.commanded import ENVIRONMENT, find_program
+from harness.drivers.podman_network import (
+    PLUGIN_FOLDERS,
+    choose_maker,
+    has_plugins,
+    leaves_bridge,
+    read_maker,
+    write_network,
+)
+from harness.errors import HostError
 from harness.images.model import Image
 from harness.images.oci import write_archive
 from harness.process import run_command
 
 PROGRAMS = {"crun": "crun", "runc": "runc", "gvisor": "runsc"}
-PLUGIN_FOLDERS = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
+CONFIG = "containers.conf"
 RUN_ROOT = Path("/run/podman")
 """Where the store's run folder is bound to, in the lab's own /run: Podman takes no path of more
 than 50 characters for it."""
@@ -33,11 +41,13 @@ _LOAD_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class PodmanStore:
-    """Where the run's Podman keeps things, and who makes its networks: ``cni`` or ``netavark``."""
+    """Where the run's Podman keeps things, and who makes its networks: ``cni`` or ``netavark``, or
+    why nobody can join the lab's bridge (``network_fault``)."""
 
     folder: Path
     run_id: str
     backend: str = "netavark"
+    network_fault: str | None = None
 
     @property
     def network(self) -> str:
@@ -49,7 +59,7 @@ class PodmanStore:
             **ENVIRONMENT,
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder / "tmp"),
-            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_CONF": str(self.folder / CONFIG),
             "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
         }
 
@@ -67,12 +77,14 @@ def build_reference(image: Image) -> str:
     return f"localhost/harness-{image.name}:latest"
 
 
-def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
+def build_engine_config(
+    folder: Path, runtimes: Mapping[str, str], backend: str | None = None
+) -> str:
     """containers.conf(5): groups made directly, and limits that a host without systemd allows.
 
     Locks are files in the run's own folder: the default is a memory segment that all Podmans of
-    the host share. Who makes networks is left to Podman: releases from 5 on know netavark only,
-    and earlier ones may have been built with either.
+    the host share. Who makes networks is left to Podman, where no ``backend`` is named: releases
+    from 5 on know netavark only, and earlier ones may have been built with either.
     """
     lines = [f"{name} = [{quote(path)}]" for name, path in runtimes.items()]
     folders = ", ".join(map(quote, PLUGIN_FOLDERS))
@@ -90,6 +102,7 @@ def build_engine_config(folder: Path, runtimes: Mapping[str, str]) -> str:
             "[network]",
             f"network_config_dir = {quote(folder / 'net')}",
             f"cni_plugin_dirs = [{folders}]",
+            *([f"network_backend = {quote(backend)}"] if backend else []),
             "",
         ]
     )
@@ -100,61 +113,6 @@ def quote(text: str | Path) -> str:
     return json.dumps(str(text), ensure_ascii=False)
 
 
-def find_network_fault(backend: str) -> str | None:
-    """Why Podman cannot join the lab's bridge; None if it can."""
-    plugins = [Path(folder) / "bridge" for folder in PLUGIN_FOLDERS]
-    if backend == "cni" and not any(plugin.exists() for plugin in plugins):
-        return "the network plugins are not installed (package containernetworking-plugins)"
-    return None
-
-
-def write_network(name: str, folder: Path, backend: str) -> None:
-    """The lab's bridge as a network of Podman's, in the words of who makes its networks."""
-    if backend == "cni":
-        (folder / "net" / f"{name}.conflist").write_text(build_cni_network(name, folder))
-    else:
-        (folder / "net" / f"{name}.json").write_text(build_netavark_network(name))
-
-
-def build_netavark_network(name: str) -> str:
-    """A network of netavark's that is the lab's bridge, which it does not manage: it makes no
-    bridge, sets no address on it, and filters nothing (podman-network-create(1), ``mode``)."""
-    return json.dumps(
-        {
-            "name": name,
-            "id": hashlib.sha256(name.encode()).hexdigest(),
-            "driver": "bridge",
-            "network_interface": lab.BRIDGE,
-            "created": "2000-01-01T00:00:00Z",
-            "subnets": [{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}],
-            "ipv6_enabled": False,
-            "internal": False,
-            "dns_enabled": False,
-            "options": {"mode": "unmanaged"},
-            "ipam_options": {"driver": "host-local"},
-        }
-    )
-
-
-def build_cni_network(name: str, folder: Path) -> str:
-    """A CNI network that is the lab's bridge: addresses are given, nothing is filtered."""
-    ranges = [[{"subnet": "10.87.0.0/16", "gateway": lab.GATEWAY}]]
-    plugin = {
-        "type": "bridge",
-        "bridge": lab.BRIDGE,
-        "isGateway": False,
-        "ipMasq": False,
-        "capabilities": {"ips": True},
-        "ipam": {
-            "type": "host-local",
-            "dataDir": str(folder / "addresses"),
-            "ranges": ranges,
-            "routes": [{"dst": "0.0.0.0/0"}],
-        },
-    }
-    return json.dumps({"cniVersion": "0.4.0", "name": name, "plugins": [plugin]})
-
-
 @contextlib.contextmanager
 def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[PodmanStore]:
     """Make the store and load ``images`` into it; raises HostError. For use inside the lab."""
@@ -162,7 +120,7 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
         (folder / name).mkdir(parents=True)
     runtimes = {name: find_program(program) for name, program in PROGRAMS.items()}
     present = {name: path for name, path in runtimes.items() if path}
-    (folder / "containers.conf").write_text(build_engine_config(folder, present))
+    (folder / CONFIG).write_text(build_engine_config(folder, present))
     policy = {"default": [{"type": "insecureAcceptAnything"}]}
     (folder / "policy.json").write_text(json.dumps(policy))
     lab.note_folders(run_id, _LEFT)
@@ -171,8 +129,9 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
         storage = f'[storage]\ndriver = "overlay"\ngraphroot = {quote(folder / "store")}\n'
         (folder / "storage.conf").write_text(f"{storage}runroot = {quote(RUN_ROOT)}\n")
         store = PodmanStore(folder, run_id)
-        store = replace(store, backend=read_backend(store))
-        write_network(store.network, folder, store.backend)
+        store = _choose_network(store, present)
+        if store.network_fault is None:
+            write_network(store.network, folder, store.backend)
         with _keep_cache(folder / "cache"):
             for image in images:
                 load_image(store, image)
@@ -182,10 +141,26 @@ def start_store(folder: Path, run_id: str, images: Sequence[Image]) -> Iterator[
             lab.unmount_below(folder)
 
 
-def read_backend(store: PodmanStore) -> str:
-    """Who makes the networks of the installed Podman, as itself says; raises HostError."""
-    ask = [*store.build_words(), "info", "--format", "{{.Host.NetworkBackend}}"]
-    return run_command(ask, timeout=_ASK_S, env=store.environment, only=True).stdout.strip()
+def _choose_network(store: PodmanStore, runtimes: Mapping[str, str]) -> PodmanStore:
+    """Have Podman's networks made by something that leaves the lab's bridge alone, if there is any;
+    raises HostError where Podman does not answer."""
+    found = read_maker(_ask(store))
+    takes_plugins = False
+    if not leaves_bridge(found):
+        config = build_engine_config(store.folder, runtimes, backend="cni")
+        (store.folder / CONFIG).write_text(config)
+        with contextlib.suppress(HostError):  # built without
+            takes_plugins = read_maker(_ask(store)).name == "cni"
+        if not takes_plugins:
+            (store.folder / CONFIG).write_text(build_engine_config(store.folder, runtimes))
+    backend, fault = choose_maker(found, takes_plugins, has_plugins())
+    return replace(store, backend=backend, network_fault=fault)
+
+
+def _ask(store: PodmanStore) -> str:
+    """What the installed Podman says of the host that it is on, as JSON."""
+    ask = [*store.build_words(), "info", "--format", "{{json .Host}}"]
+    return run_command(ask, timeout=_ASK_S, env=store.environment, only=True).stdout
 
 
 def load_image(store: PodmanStore, image: Image) -> None:

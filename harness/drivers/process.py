@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from harness.drivers.base import InstanceSpec, Packed, Toolbox
+from harness.drivers.base import InstanceSpec, Packed, PlainDriver, Toolbox
 from harness.drivers.rooted import (
     RootedInstance,
     describe_rooted,
@@ -22,7 +22,7 @@ from harness.model import Kind
 from harness.overlay import find_overlay_fault
 
 
-class ProcessDriver:
+class ProcessDriver(PlainDriver):
     """The agent and the workload as ordinary processes in a chroot."""
 
     name = "process"

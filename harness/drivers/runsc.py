@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.drivers.base import Processes
 from harness.drivers.commanded import find_program
 from harness.errors import HostError
+from harness.model import UNKNOWN_ACCELERATOR
 from harness.process import run_command
 
 _FIRST_WITH_SYNONYM = 20230501
@@ -43,15 +44,18 @@ def build_socket_option() -> str:
     return "--host-uds=open"
 
 
-@functools.cache
 def read_platforms() -> tuple[str, ...]:
-    """The platforms that this release has, its default first; empty where it does not say.
+    """The platforms that the installed release has, its default first; empty where it does not
+    say."""
+    return _read_platforms(find_program("runsc") or "runsc")
 
-    From its own description of the flag: ``ptrace (default), kvm. (default "ptrace")``.
-    """
+
+@functools.cache
+def _read_platforms(program: str) -> tuple[str, ...]:
+    """The same of any runsc, from its own description of the flag:
+    ``ptrace (default), kvm. (default "ptrace")``."""
     with contextlib.suppress(HostError):
-        words = [find_program("runsc") or "runsc", "flags"]
-        done = run_command(words, timeout=10, check=False)
+        done = run_command([program, "flags"], timeout=10, check=False)
         return parse_platforms(done.stdout + done.stderr)
     return ()
 
@@ -95,15 +99,29 @@ def require_platform(asked: str | None, folder: Path) -> None:
         ) from error
 
 
-def find_used(processes: Processes) -> str | None:
+def find_used(processes: Processes) -> str:
     """The platform that a sandbox uses, by its own process's command line; without a word there
-    what the release takes by itself. None while there is no such process, or it cannot be seen."""
+    what its own release takes by itself. `UNKNOWN_ACCELERATOR` where there is no such process, it
+    cannot be seen, or its program cannot be asked."""
     for pid in (*processes.inside, *processes.helpers):
         with contextlib.suppress(OSError):
-            words = (processes.proc / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+            folder = processes.proc / str(pid)
+            words = (folder / "cmdline").read_text(errors="replace").split("\0")
             if Path(words[0]).name == _SANDBOX:
-                return parse_used(words) or next(iter(read_platforms()), None)
-    return None
+                return parse_used(words) or _find_default(folder, processes.proc)
+    return UNKNOWN_ACCELERATOR
+
+
+def _find_default(folder: Path, proc: Path) -> str:
+    """What the release behind the process in ``folder`` takes by itself: the installed runsc need
+    not be the one that a daemon has. Raises OSError where its program cannot be seen.
+
+    It is run only where it is the host's own file of that name: never a file of a container's.
+    """
+    there = Path(f"{proc}/1/root{os.readlink(folder / 'exe')}")
+    if not os.path.samestat((folder / "exe").stat(), there.stat()):
+        return UNKNOWN_ACCELERATOR
+    return next(iter(_read_platforms(str(there))), UNKNOWN_ACCELERATOR)
 
 
 def parse_used(words: Sequence[str]) -> str | None:
@@ -111,13 +129,15 @@ def parse_used(words: Sequence[str]) -> str | None:
     return next((each.split("=", 1)[1] for each in words if each.startswith("--platform=")), None)
 
 
-def describe_platform(asked: str | None) -> dict[str, object]:
-    """What a sandbox is going to run on, and why, for the manifest."""
-    default = next(iter(read_platforms()), None)
+def describe_platform(asked: str | None, *, known: bool = True) -> dict[str, object]:
+    """What a sandbox is going to run on, and why, for the manifest. Not ``known`` is the release
+    and configuration of a daemon that is not the run's own."""
+    reason = "this release's own choice" if known else "chosen in the daemon's own configuration"
+    default = next(iter(read_platforms()), None) if known else None
     return {
-        "accelerator": asked or default or "unknown",
+        "accelerator": asked or default or UNKNOWN_ACCELERATOR,
         "accelerator_proved": False,
-        "accelerator_reason": "asked for by name" if asked else "this release's own choice",
+        "accelerator_reason": "asked for by name" if asked else reason,
     }
 
 

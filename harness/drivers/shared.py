@@ -7,14 +7,15 @@ fail for the reason for which the first did: making it is not tried again on wha
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from harness.errors import HarnessError, HostError
+from harness.errors import HarnessError, HostError, describe_unexpected
 
 
 @contextmanager
 def start_shared(
     shared: dict[str, object], name: str, start: Callable[[], AbstractContextManager[object]]
 ) -> Iterator[None]:
-    """Have what ``start`` makes in ``shared`` under ``name``; raises HostError."""
+    """Have what ``start`` makes in ``shared`` under ``name``; raises HostError, and the first time
+    whatever nobody expected."""
     found = shared.get(name)
     if isinstance(found, HostError):
         raise HostError(found.message, hint=found.hint)
@@ -27,6 +28,9 @@ def start_shared(
         except (HarnessError, OSError) as error:
             shared[name] = fault = build_fault(error)
             raise fault from error
+        except Exception as error:  # a fault of the harness, and raised as what it is
+            shared[name] = HostError(f"internal error: {describe_unexpected(error)}")
+            raise
         stack.callback(shared.pop, name)  # before what it was is taken away
         yield
 

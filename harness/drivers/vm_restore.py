@@ -95,7 +95,7 @@ class VmRestoreDriver(VmDriver):
         base = image.packings["ext4-raw"].path
         return [base, *saved, *list_programs(self.toolbox.starter)]
 
-    def list_dropped(self, image: Image) -> Sequence[Path]:
+    def list_dropped(self, image: Image, /) -> Sequence[Path]:
         """Files that a restore itself drops from the page cache: libvirt the saved memory as it
         reads it, QEMU the disks as it takes them over (`drop-cache` of its file driver)."""
         programs = list_programs(self.toolbox.starter)

@@ -33,7 +33,7 @@ from harness.limits import (
     read_least,
     read_quota,
 )
-from harness.model import Measurement, Outcome
+from harness.model import NO_ACCELERATOR, Measurement, Outcome, choose_accelerator
 from harness.plan import ScheduledTrial, Workload
 from harness.runner import Bench, build_outcome, build_spec, describe_error, find_remedy, keep_trace
 
@@ -88,7 +88,7 @@ def run_task(scheduled: ScheduledTrial, site: Site) -> Outcome:
         if logs := keep_trace(error, site.bench.logs, scheduled.trial):
             trial.details["logs"] = logs
         trial.rows.clear()
-    return replace(outcome, accelerator=trial.accelerator or outcome.accelerator,
+    return replace(outcome, accelerator=trial.accelerator,
                    measurements=tuple(trial.rows), marks=tuple(dict.fromkeys(trial.marks)),
                    details=trial.details)  # fmt: skip
 
@@ -103,7 +103,7 @@ class _Trial:
         self.marks: list[str] = []
         self.rows: list[Measurement] = []
         self.refused: dict[str, str] = {}
-        self.accelerator = ""
+        self.accelerator = NO_ACCELERATOR
 
     def run(self) -> None:
         if self.scheduled.workload == "probe":
@@ -124,13 +124,10 @@ class _Trial:
             spec = replace(spec, address=lab.build_address(number), gateway=lab.GATEWAY,
                            bridge=lab.BRIDGE)  # fmt: skip
         asked = self.site.limits
-        own = asked.processes if self.driver.kind == "vm" or self._asks_engine() else None
-        rate = asked.write if self._asks_engine() else None
+        engine = self.driver.sets_limits
+        own = asked.processes if self.driver.kind == "vm" or engine else None
+        rate = asked.write if engine else None
         return replace(spec, command=tuple(words), ready=ready, pids=own, io=rate)
-
-    def _asks_engine(self) -> bool:
-        """Whether only the engine can limit its containers, in groups that are not the run's."""
-        return bool(getattr(self.driver, "sets_limits", False))
 
     def _has_network(self) -> bool:
         """Whether an instance can have a link to the bridge: a guest's needs a tap."""
@@ -155,6 +152,7 @@ class _Trial:
                 follower.look = build_look(spec.cgroups)
                 instance.listen(follower.take)
             instance.wait_ready()
+            self._note(instance)
             yield instance
 
     def _limit(self, spec: InstanceSpec) -> InstanceSpec:
@@ -174,7 +172,8 @@ class _Trial:
             self.refused["disk"] = reason
 
     def _note(self, instance: Instance) -> None:
-        self.accelerator = instance.accelerator
+        """What it runs on: a machine knows at once, a sandbox when it is ready."""
+        self.accelerator = choose_accelerator(self.accelerator, instance.accelerator)
         if instance.accelerator == "tcg":
             self.marks.append("emulated")
 
@@ -244,7 +243,7 @@ class _Trial:
             groups = self._find_groups(instance)
             self._check_quota(instance, spec)
             places = [self.bench.scratch, spec.folder]
-            if not self._asks_engine():
+            if not self.driver.sets_limits:
                 self.refused |= limit_writing(groups, places, asked.write)
             outside = self._read_limits(groups, instance, spec) | self._read_disk(spec)
             wait_over(instance, _HOGS_S + sum(hog.seconds for hog in hogs))

@@ -131,11 +131,11 @@ def _start(order: Order, arrived: Mapping[str, Packing], account: Account) -> No
         spec = replace(spec, cgroups=order.groups.start(name))
     try:
         with order.driver.start_instance(spec) as instance:
-            account.accelerator = instance.accelerator
             instance.wait_ready()
             stamps = instance.milestones
             seconds = (stamps["ready"] - stamps["request"]) / _NANOSECONDS
             account.seconds.setdefault("start", seconds)
+            account.accelerator = instance.accelerator
             instance.stop()
     finally:
         cgroup.kill_processes(spec.cgroups)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import HarnessError, TrialError
+from harness.errors import TrialError
 from harness.images.model import Image
 from harness.images.oci import compress_file
 from harness.images.workshop import Progress, remove_tree
@@ -29,7 +29,7 @@ from harness.rebuild.recipe import (
     find_changed,
 )
 from harness.rebuild.shipping import find_new, write_changed
-from harness.runner import describe_error, find_remedy
+from harness.runner import describe_error, find_remedy, keep_trace
 from harness.starter import read_clock
 
 MARK = "cache-not-warm"
@@ -74,14 +74,14 @@ def prepare_site(image: Image, packages: Packages, folder: Path, say: Progress) 
     return Site(folder, image, packages, builder, bases, before, blobs, warm, disk, upper)
 
 
-def run_cases(schedule: Sequence[ScheduledCase], site: Site) -> Iterator[Outcome]:
-    """Yield the outcome of each rebuild as it ends."""
+def run_cases(schedule: Sequence[ScheduledCase], site: Site, logs: Path) -> Iterator[Outcome]:
+    """Yield the outcome of each rebuild as it ends; ``logs`` is the result folder's."""
     for scheduled in schedule:
-        yield run_case(scheduled, site)
+        yield run_case(scheduled, site, logs)
 
 
-def run_case(scheduled: ScheduledCase, site: Site) -> Outcome:
-    """One rebuild; one that fails is an outcome too."""
+def run_case(scheduled: ScheduledCase, site: Site, logs: Path) -> Outcome:
+    """One rebuild; one that fails is an outcome too. Only an interrupt of the user gets out."""
     outcome = build_outcome(scheduled)
     trial = _Trial(site, scheduled, site.folder / f"t{scheduled.trial}")
     try:
@@ -89,9 +89,11 @@ def run_case(scheduled: ScheduledCase, site: Site) -> Outcome:
         before = noise.read_noise(read_clock())
         rows = trial.rebuild_layers() if scheduled.case.way in LAYERED else trial.rebuild_disk()
         trial.note_noise(before)
-    except (HarnessError, OSError) as error:
+    except Exception as error:
         failed = replace(outcome, status="failed", error=describe_error(error),
                          hint=find_remedy(error))  # fmt: skip
+        if kept := keep_trace(error, logs, scheduled.trial):
+            trial.details["logs"] = kept
         return replace(failed, details=trial.details)
     finally:
         remove_tree(trial.folder)

@@ -23,6 +23,7 @@ from harness.model import Outcome
 from harness.store.folder import read_manifest
 from harness.store.journal import read_journal
 from harness.store.names import JOURNAL, MANIFEST, safe_name, sync_folder
+from harness.store.sandboxes import complete_outcomes
 
 if TYPE_CHECKING:
     import pyperf
@@ -38,7 +39,8 @@ def write_pyperf(folder: Path) -> list[Path]:
     target = folder / "pyperf"
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() else {}
     written = []
-    for (platform, workload), benchmarks in _group(read_journal(folder / JOURNAL)).items():
+    outcomes = complete_outcomes(read_journal(folder / JOURNAL), manifest)
+    for (platform, workload), benchmarks in _group(outcomes).items():
         suite = _build_suite(benchmarks, build_common(manifest, _find_kind(benchmarks)))
         if suite is None:
             continue

@@ -17,6 +17,7 @@ from harness.model import SAMPLE_COLUMNS, Outcome
 from harness.store.folder import read_manifest
 from harness.store.journal import read_journal
 from harness.store.names import JOURNAL, SAMPLES, write_atomically
+from harness.store.sandboxes import complete_outcomes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ def build_samples(outcomes: Iterable[Outcome], manifest: Mapping[str, object]) -
     columns: dict[str, list[object]] = {name: [] for name in SAMPLE_COLUMNS}
     host = manifest.get("host")
     name = str(host.get("name", "")) if isinstance(host, Mapping) else ""
-    for outcome in outcomes:
+    for outcome in complete_outcomes(outcomes, manifest):
         if outcome.status == "ok":
             _add_rows(columns, outcome, str(manifest["run_id"]), name)
     return pa.table(columns, schema=_build_schema())

@@ -37,7 +37,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
         folder = scratch_root() / run_id / ".hidden"  # as the cache in a home directory is
         folder.mkdir(parents=True)
         site = prepare_site(image, packages, folder, print)
-        return [asdict(run_case(ScheduledCase(0, number, number, case), site))
+        return [asdict(run_case(ScheduledCase(0, number, number, case), site, folder / "logs"))
                 for number, case in enumerate(CASES)]  # fmt: skip
 
     found: list[Any] = run_in_lab(measure, tmp_path_factory.mktemp("layers"))

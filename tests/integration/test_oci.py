@@ -262,13 +262,12 @@ def test_the_bundle_is_described(tiny_image: Image, programs: Programs, tmp_path
 def test_a_sandbox_tells_what_it_runs_on(
     platform: str, tiny_image: Image, programs: Programs, tmp_path: Path
 ) -> None:
-    def ask(run_id: str) -> list[str]:
+    def ask(run_id: str) -> str:
         script = ("sh", "-c", "echo up; sleep 60")
         with instance_of(
             platform, tiny_image, programs, run_id, command=script, ready="output:up"
         ) as instance:
-            before = instance.accelerator
-            instance.read_evidence()
-            return [before, instance.accelerator]
+            found: str = instance.accelerator
+            return found
 
-    assert run_in_lab(ask, tmp_path) == ["none", read_platforms()[0]]
+    assert run_in_lab(ask, tmp_path) == read_platforms()[0]

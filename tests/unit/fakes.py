@@ -11,6 +11,7 @@ from harness.drivers.base import (
     Daemon,
     InstanceSpec,
     Packed,
+    PlainDriver,
     PlainInstance,
     Processes,
     find_address,
@@ -43,12 +44,18 @@ class FakeInstance(PlainInstance):
 
     spec: InstanceSpec
     problem: str | None = None
-    accelerator: str = "none"
+    ran_on: str = "none"
     milestones: dict[str, int] = field(default_factory=lambda: dict(STAMPS))
     stopped: bool = False
     printed: bytes = b""
     seen: bool = True
     heard: Callable[[bytes], None] = lambda _: None
+    tells_late: bool = False
+    """Whether it tells what it runs on only when it is ready, as a sandbox does."""
+
+    @property
+    def accelerator(self) -> str:
+        return "none" if self.tells_late and "ready" not in self.milestones else self.ran_on
 
     @property
     def channel(self) -> Channel:
@@ -89,7 +96,7 @@ class FakeInstance(PlainInstance):
 
 
 @dataclass
-class FakeDriver:
+class FakeDriver(PlainDriver):
     """Starts fake instances. ``problem`` says of a spec why its start fails, or None."""
 
     name: str = "namespace"
@@ -126,6 +133,7 @@ class FakeDriver:
     def _start(self, spec: InstanceSpec) -> Iterator[FakeInstance]:
         instance = FakeInstance(spec, self.problem(spec), self.accelerator)
         instance.printed, instance.seen = self.printed, self.seen
+        instance.tells_late = self.kind == "sandbox"
         spec.gate()
         self.started.append(instance)
         (spec.folder / "upper").mkdir()

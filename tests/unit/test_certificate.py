@@ -23,7 +23,7 @@ from harness.certificate import (
     parse_conditions,
 )
 from harness.conditions import format_cpus, is_volatile, parse_cpus, parse_mounts
-from harness.drivers.docker_engine import build_conditions as read_docker
+from harness.drivers.docker_answers import build_conditions as read_docker
 from harness.drivers.domain_xml import Q35, Acceleration, DiskMode, Domain, Drive, build_domain_xml
 from harness.drivers.domain_xml import read_conditions as read_domain
 from harness.errors import InputError

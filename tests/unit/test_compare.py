@@ -15,10 +15,12 @@ from harness.analysis.compare import find_change
 from harness.analysis.compare_sides import KEY, load_side
 from harness.analysis.compare_traits import DIMENSIONS
 from harness.analysis.noise_floor import compare_arms, find_floors
+from harness.analysis.results import load_results
 from harness.analysis.statistics import correct_holm
 from harness.analysis.two_samples import compare_samples
+from harness.errors import InputError
 from harness.metrics import METRICS
-from harness.model import Measurement, Outcome
+from harness.model import Kind, Measurement, Outcome
 from harness.store import Store, read_journal, read_manifest, write_manifest, write_samples
 from tests.unit.synthetic import (
     Synthetic,
@@ -413,6 +415,72 @@ def test_several_dimensions_are_named_together_and_allowed_together(
     assert compare(capsys, base, new, "--allow", "host")[0] == 2
     assert compare(capsys, base, new, "--allow", "host, cpu")[0] == 0
     assert compare(capsys, base, new, "--allow", "host", "--allow", "cpu")[0] == 0
+
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+
+
+def test_a_stored_run_says_what_its_sandboxes_ran_on_though_it_did_not_store_it() -> None:
+    """The published run is one of those whose gVisor was always asked for ptrace."""
+    manifest = read_manifest(REFERENCE)
+    assert "gvisor" not in str(manifest["accelerator"])
+    stored = {each.accelerator for each in read_journal(REFERENCE / "journal.jsonl")
+              if each.platform == "gvisor"}  # fmt: skip
+    assert stored == {"none"}
+    side = load_side("BASE", REFERENCE)
+    assert side.traits["accelerator", "gvisor"] == "ptrace"
+    assert side.traits["accelerator", "runc"] == "none"
+    samples = load_samples(REFERENCE)
+    assert set(samples.loc[samples["platform"] == "gvisor", "accelerator"]) == {"ptrace"}
+    results = load_results(REFERENCE)
+    assert (results.accelerators["gvisor"], results.accelerators["crun"]) == ("ptrace", "none")
+
+
+def write_sandboxes(folder: Path, accelerator: str, *, told: bool, later: str = "") -> Path:
+    """A run of sandboxes; ``later`` is what the second half of its blocks has, as a resumed run."""
+    plan = Synthetic(("process", "gvisor", "docker+gvisor"), (), ("noop",), blocks=10)
+    manifest = build_manifest(plan)
+    if told:
+        entry = {"name": accelerator, "proved": False, "reason": "this release's own choice"}
+        manifest = {**manifest, "accelerator": dict.fromkeys(plan.platforms[1:], entry)}
+    with Store.create(folder, manifest) as store:
+        for outcome in build_outcomes(plan):
+            found = later if later and outcome.block >= 5 else accelerator
+            kind: Kind = "process" if outcome.platform == "process" else "sandbox"
+            store.append(replace(outcome, kind=kind, accelerator=found if kind == "sandbox"
+                                 else "none"))  # fmt: skip
+    write_samples(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("now", "code"), [("ptrace", 0), ("systrap", 2)])
+def test_an_old_baseline_of_sandboxes_is_compared_as_what_it_ran_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], now: str, code: int
+) -> None:
+    old = write_sandboxes(tmp_path / "old", "none", told=False)
+    new = write_sandboxes(tmp_path / "new", now, told=True)
+    found, out, err = compare(capsys, old, new)
+    assert found == code
+    if code:
+        assert "accelerator of `gvisor` is ptrace in BASE and systrap in NEW" in err
+        assert "docker+gvisor" not in err, "not stored is no difference"
+    else:
+        assert "BASE: what docker+gvisor ran on is not stored, so that was not checked" in out
+
+
+def test_an_old_run_that_was_gone_on_with_has_one_state(tmp_path: Path) -> None:
+    def drop_docker(folder: Path) -> Path:
+        journal = folder / "journal.jsonl"
+        lines = [each for each in journal.read_text().splitlines() if "docker+gvisor" not in each]
+        journal.write_text("\n".join(lines) + "\n")
+        write_samples(folder)
+        return folder
+
+    same = drop_docker(write_sandboxes(tmp_path / "same", "none", told=False, later="ptrace"))
+    assert load_side("BASE", same).traits["accelerator", "gvisor"] == "ptrace"
+    other = drop_docker(write_sandboxes(tmp_path / "other", "none", told=False, later="systrap"))
+    with pytest.raises(InputError, match="more than one accelerator: ptrace and systrap"):
+        load_side("BASE", other)
 
 
 def test_a_little_less_memory_is_the_same_host_and_another_tool_is_only_noted(

@@ -11,13 +11,9 @@ import pytest
 from harness import cgroup, lab
 from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
+from harness.drivers.docker_answers import find_container_address, find_store, find_upper
 from harness.drivers.docker_api import build_reference, find_daemon_fault
-from harness.drivers.docker_engine import (
-    DockerDriver,
-    find_container_address,
-    find_store,
-    find_upper,
-)
+from harness.drivers.docker_engine import DockerDriver
 from harness.drivers.dockerd import DockerDaemon, build_daemon_config, find_user_daemon
 from harness.drivers.shared import start_shared
 from harness.errors import HarnessError, HostError, TrialError
@@ -329,6 +325,23 @@ def test_what_could_not_be_made_for_one_variant_is_not_tried_again(error: Harnes
         with pytest.raises(HostError, match="no room"), start_shared(shared, "store", start):
             pass
     assert tried == [1]
+
+
+def test_what_failed_as_nobody_expected_is_not_tried_again_either() -> None:
+    shared: dict[str, object] = {}
+
+    @contextmanager
+    def start() -> Iterator[object]:
+        raise KeyError("Id")
+        yield
+
+    with pytest.raises(KeyError), start_shared(shared, "store", start):
+        pass
+    with (
+        pytest.raises(HostError, match="internal error: KeyError: 'Id'"),
+        start_shared(shared, "store", start),
+    ):
+        pass
 
 
 def test_what_variants_share_is_made_once_and_taken_away_at_the_end() -> None:

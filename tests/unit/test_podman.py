@@ -12,11 +12,16 @@ from harness.drivers import load_driver
 from harness.drivers.base import InstanceSpec, Toolbox
 from harness.drivers.commanded import Command
 from harness.drivers.podman import PodmanDriver
+from harness.drivers.podman_network import (
+    Maker,
+    build_cni_network,
+    build_netavark_network,
+    choose_maker,
+    read_maker,
+)
 from harness.drivers.podman_store import (
     PodmanStore,
-    build_cni_network,
     build_engine_config,
-    build_netavark_network,
     find_layer,
 )
 from harness.variants import parse_variant
@@ -113,6 +118,63 @@ def test_netavark_makes_no_bridge_and_no_rule_of_its_own() -> None:
 def test_who_makes_networks_is_asked_of_podman_and_not_stated() -> None:
     config = tomllib.loads(build_engine_config(FOLDER, {}))
     assert "network_backend" not in config["network"]
+    config = tomllib.loads(build_engine_config(FOLDER, {}, "cni"))
+    assert config["network"]["network_backend"] == "cni"
+
+
+OLD = "netavark 1.4.0"
+REMOVES = f"{OLD} would remove the lab's bridge, which 1.14 and newer leave alone"
+LACKING = "the network plugins are not installed: install containernetworking-plugins"
+
+
+@pytest.mark.parametrize(
+    ("found", "takes_plugins", "has_them", "backend", "fault"),
+    [
+        (Maker("cni"), False, True, "cni", None),
+        (Maker("cni"), False, False, "cni", LACKING),
+        (Maker("netavark", "netavark 1.14.0"), False, False, "netavark", None),
+        (Maker("netavark", "netavark 1.15.2-rc1"), False, True, "netavark", None),
+        (Maker("netavark", "netavark 2.0.0"), False, False, "netavark", None),
+        (Maker("netavark", OLD), True, True, "cni", None),
+        (Maker("netavark", "netavark 1.13.1"), True, True, "cni", None),
+        (Maker("netavark", OLD), True, False, "cni", f"{REMOVES}, and {LACKING}"),
+        (Maker("netavark", OLD), False, True, "netavark", f"{REMOVES}: install a newer netavark"),
+        (Maker("netavark"), True, True, "cni", None),
+        (
+            Maker("netavark"), False, False, "netavark",
+            "this netavark, which does not say its release, would remove the lab's bridge, which "
+            "1.14 and newer leave alone: install a newer netavark",
+        ),
+    ],
+)  # fmt: skip
+def test_networks_are_made_by_what_leaves_the_bridge_alone(
+    found: Maker, takes_plugins: bool, has_them: bool, backend: str, fault: str | None
+) -> None:
+    assert choose_maker(found, takes_plugins, has_them) == (backend, fault)
+
+
+@pytest.mark.parametrize(
+    ("host", "maker"),
+    [
+        ({"networkBackend": "cni"}, Maker("cni")),
+        ({"networkBackend": "netavark"}, Maker("netavark", "netavark 1.4.0")),
+        (
+            {"networkBackend": "netavark", "networkBackendInfo": {"version": "netavark 1.14.0"}},
+            Maker("netavark", "netavark 1.14.0"),
+        ),
+        ({"networkBackend": "netavark", "networkBackendInfo": {"path": "/no"}}, Maker("netavark")),
+    ],
+    ids=["plugins", "before 4.6", "told", "gone"],
+)
+def test_who_makes_them_is_read_from_podman_and_the_release_from_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: dict[str, object], maker: Maker
+) -> None:
+    program = tmp_path / "netavark"
+    program.write_text("#!/bin/sh\necho netavark 1.4.0\n")
+    program.chmod(0o755)
+    folders = ("/nowhere", str(tmp_path))
+    monkeypatch.setattr("harness.drivers.podman_network._HELPERS", folders)
+    assert read_maker(json.dumps(host)) == maker
 
 
 @pytest.mark.parametrize("name", ["a b", 'a"b', "a\\b", "caché", "a'b"])

@@ -3,12 +3,15 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from harness.analysis.rebuild import build_rebuilds, find_cases
 from harness.analysis.report import render_report
 from harness.analysis.results import load_results
+from harness.errors import HostError
 from harness.images.rootfs import build_file
 from harness.model import Measurement, Outcome
 from harness.rebuild.cases import CHANGES, LAYERED, ScheduledCase, build_cases, build_schedule
@@ -24,7 +27,7 @@ from harness.rebuild.recipe import (
     find_changed,
 )
 from harness.rebuild.shipping import BLOCK, find_new, write_changed
-from harness.rebuild.trials import build_outcome
+from harness.rebuild.trials import Site, build_outcome, run_cases
 from harness.store import Store, write_samples
 from tests.unit.synthetic import Synthetic, build_manifest
 
@@ -205,3 +208,32 @@ def test_a_single_repeat_is_no_headline(tmp_path: Path) -> None:
     folder = write_rebuilds(tmp_path / "r", blocks=1)
     render_report(folder)
     assert "The figures are no headline" in (folder / "report.md").read_text()
+
+
+# ---- one that nobody expected ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "trace"),
+    [
+        (HostError("no room", hint="make some"), "no room", False),
+        (KeyError("layers"), "internal error: KeyError: 'layers'", True),
+    ],
+)
+def test_a_rebuild_that_fails_is_an_outcome_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, said: str, trace: bool
+) -> None:
+    def fail(_trial: object) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.rebuild.trials._Trial.rebuild_layers", fail)
+    monkeypatch.setattr("harness.rebuild.trials._Trial.rebuild_disk", fail)
+    site = cast(Site, SimpleNamespace(
+        folder=tmp_path, before=BEFORE, packages=SimpleNamespace(added="flask.deb")))  # fmt: skip
+    schedule = build_schedule(1, 7)
+    found = list(run_cases(schedule, site, tmp_path / "logs"))
+    assert [each.status for each in found] == ["failed"] * len(schedule)
+    assert all((each.error or "").startswith(said) and each.hint for each in found)
+    names = [f"logs/trial-{each.trial}/traceback.log" for each in schedule]
+    assert [each.details.get("logs") for each in found] == [[n] if trace else None for n in names]
+    assert all((tmp_path / name).exists() is trace for name in names)

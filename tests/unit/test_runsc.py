@@ -1,5 +1,6 @@
 """What is asked of gVisor's runsc and read from it, release by release: as values."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,17 +77,51 @@ def test_kvm_is_proved_by_a_program_before_anything_is_measured(
 
 
 @pytest.mark.parametrize(
-    ("words", "used"), [(SANDBOX, "systrap"), ((*SANDBOX[:2], "--platform=kvm", "boot"), "kvm")]
+    ("words", "program", "used"),
+    [
+        ((*SANDBOX[:2], "--platform=kvm", "boot"), "", "kvm"),
+        (SANDBOX, "/opt/runsc", "systrap"),
+        (SANDBOX, "/opt/mute", "unknown"),
+        (SANDBOX, "/opt/gone (deleted)", "unknown"),
+        (SANDBOX, "/opt/another", "unknown"),
+        (SANDBOX, "", "unknown"),
+    ],
+    ids=["stated", "its own release's", "says nothing", "deleted", "no file of the host", "hidden"],
 )
-def test_what_a_sandbox_uses_is_told_by_its_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], used: str
+def test_what_a_sandbox_uses_is_told_by_its_process_and_its_own_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], program: str, used: str
 ) -> None:
-    monkeypatch.setattr(runsc, "read_platforms", lambda: ("systrap", "ptrace", "kvm"))
+    """The runsc in the path is of another release than the one of the daemon that runs already."""
+    monkeypatch.setattr(runsc, "find_program", lambda _: "/nowhere/runsc")
+    runsc._read_platforms.cache_clear()
     for pid, line in (("7", ("runsc", "run")), ("8", words)):
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "cmdline").write_text("\0".join(line) + "\0")
+    root = tmp_path / "1/root"
+    (root / "opt").mkdir(parents=True)
+    write_program(root / "opt/runsc", OF_2024)
+    write_program(root / "opt/mute", "")
+    write_program(root / "opt/another", OF_2022)
+    if program:
+        point_to(tmp_path, "8", program, monkeypatch)
     assert runsc.find_used(Processes((8,), (7, 6), tmp_path)) == used
-    assert runsc.find_used(Processes((), (7, 6), tmp_path)) is None
+    assert runsc.find_used(Processes((), (7, 6), tmp_path)) == "unknown"
+
+
+def write_program(path: Path, words: str) -> None:
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{words}\nEND\n")
+    path.chmod(0o755)
+
+
+def point_to(proc: Path, pid: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link as the kernel's: it reads as a path of the host, and leads to the very file."""
+    file = proc / pid / "exe"
+    there = Path(f"{proc}/1/root{program}")
+    if program.endswith("another"):
+        file.write_text("a container's file of that name")
+    elif there.exists():
+        file.hardlink_to(there)
+    monkeypatch.setattr(os, "readlink", lambda _: program)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +149,14 @@ def test_only_gvisor_has_a_platform(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("accelerator", "words"),
-    [("tcg", "emulated (TCG)"), ("kvm", "KVM"), ("systrap", "systrap"), ("none", ""), ("", "")],
+    [
+        ("tcg", "emulated (TCG)"),
+        ("kvm", "KVM"),
+        ("systrap", "systrap"),
+        ("none", ""),
+        ("", ""),
+        ("unknown", "on an unknown platform"),
+    ],
 )
 def test_what_a_platform_ran_on_stands_beside_its_name(accelerator: str, words: str) -> None:
     assert describe_accelerator(accelerator) == words

@@ -40,6 +40,35 @@ def test_every_probe_of_a_package_must_find_one_of_its_alternatives(
 
 
 @pytest.mark.parametrize(
+    ("says", "least", "there"),
+    [
+        ("netavark 1.14.0", "1.14", True),
+        ("netavark 1.4.0", "1.14", False),
+        ("netavark 1.13.1", "1.14", False),
+        ("netavark 2.0", "1.14", True),
+        ("no number", "1.14", False),
+    ],
+)
+def test_a_program_that_is_too_old_is_as_good_as_none(
+    tmp_path: Path, says: str, least: str, there: bool
+) -> None:
+    program = tmp_path / "netavark"
+    program.write_text(f"#!/bin/sh\necho {says}\n")
+    assert not system.is_present(f"release:{program} {least}"), "it cannot be run"
+    program.chmod(0o755)
+    assert system.is_present(f"release:{program} {least}") is there
+    assert system.is_present(f"release:{program} {least} | command:sh")
+
+
+def test_the_bridge_s_package_is_lacking_where_all_that_is_there_would_remove_it() -> None:
+    (network,) = [each for each in system.read_packages() if "netavark" in "".join(each.probes)]
+    (probe,) = network.probes
+    kinds = {each.partition(":")[0]: each for each in system.split_alternatives(probe)}
+    assert set(kinds) == {"release", "file"}
+    assert "netavark" not in kinds["file"] and kinds["release"].endswith("netavark 1.14")
+
+
+@pytest.mark.parametrize(
     ("manager", "known", "chosen"),
     [
         ("apt", {"new", "old"}, "new"),

@@ -94,7 +94,7 @@ def _label_rows(report: Report, pair: Pair) -> list[tuple[str, ...]]:
     labelled = []
     both = list(zip(report.comparisons, rows, strict=True))
     for each, row in sorted(both, key=lambda pair: not pair[0].regression):
-        accelerator = describe_accelerator(str(traits.get(("accelerator", each.platform), "")))
+        accelerator = describe_accelerator(str(traits.get(("accelerator", each.platform)) or ""))
         name = ", ".join(word for word in (row[0], accelerator) if word)
         labelled.append((name, *row[1:]))
     return [head, *labelled]
