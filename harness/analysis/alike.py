@@ -12,6 +12,7 @@ from harness.certificate import (
     DIFFER,
     DIMENSIONS,
     UNLIMITED,
+    Certificate,
     Condition,
     find_shared,
     format_condition,
@@ -75,11 +76,20 @@ def build_table(results: Results, workload: str) -> Table | None:
     if not platforms:
         return None
     equal = find_shared(certificate, platforms, workload)
-    columns = [name for name in DIMENSIONS if name not in equal or name in SHOWN]
+    shown = (*SHOWN, *_find_profiled(certificate, platforms, workload))
+    columns = [name for name in DIMENSIONS if name not in equal or name in shown]
     rows = [_build_row(results, platform, workload, columns) for platform in platforms]
     head = ("platform", *columns, "ratio")
     note = f"{_say_equal(results, platforms[0], workload, equal)} {_NOTE}".strip()
     return Table(f"{quote(workload)}: parity certificate", head, tuple(rows), note)
+
+
+def _find_profiled(
+    certificate: Certificate, platforms: Sequence[str], workload: str
+) -> Sequence[str]:
+    """The user, where something is known of what confines it: equal, it may be confined or not."""
+    found = (certificate.conditions[name, workload].get("user") for name in platforms)
+    return ["user"] if any(each is not None and each.how for each in found) else []
 
 
 def _build_row(results: Results, platform: str, workload: str, columns: Sequence[str]) -> Row:

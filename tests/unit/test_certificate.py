@@ -22,7 +22,8 @@ from harness.certificate import (
     merge_conditions,
     parse_conditions,
 )
-from harness.conditions import format_cpus, is_volatile, parse_cpus, parse_mounts
+from harness.conditions import format_cpus, is_volatile, parse_cpus, parse_mounts, read_profile
+from harness.drivers.base import Processes
 from harness.drivers.docker_answers import build_conditions as read_docker
 from harness.drivers.domain_xml import Q35, Acceleration, DiskMode, Domain, Drive, build_domain_xml
 from harness.drivers.domain_xml import read_conditions as read_domain
@@ -306,3 +307,42 @@ def test_a_refused_ratio_is_not_waited_for() -> None:
     widest = decide(outcomes, manifest, 20, 0.5).widest
     assert widest is None or widest.metric.startswith("disk.image")
     assert build_certificate(outcomes, manifest).find_refusal("runc", "namespace", "noop")
+
+
+# ---- what is only shown ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("switch", "file", "label", "said"),
+    [
+        ("Y", "apparmor/current", "unconfined", "no AppArmor profile"),
+        ("Y", "apparmor/current", "docker-default (enforce)",
+         "AppArmor profile docker-default (enforce)"),
+        ("Y", "current", "unconfined", "no AppArmor profile"),
+        ("N", "current", "unconfined", ""),
+        (None, "current", "unconfined", ""),
+        ("Y", None, "", ""),
+    ],
+    ids=["unconfined", "confined", "before 5.8", "off", "without", "ended"],
+)  # fmt: skip
+def test_the_profile_that_confines_a_container_is_said_where_the_kernel_has_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str | None, file: str | None,
+    label: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("harness.conditions._APPARMOR", tmp_path / "enabled")
+    if switch is not None:
+        (tmp_path / "enabled").write_text(f"{switch}\n")
+    if file is not None:
+        place = tmp_path / "7/attr" / file
+        place.parent.mkdir(parents=True)
+        place.write_text(f"{label}\n\0")
+    assert read_profile(Processes((7, 8), proc=tmp_path)) == said
+
+
+def test_another_profile_refuses_no_ratio(tmp_path: Path) -> None:
+    confined = {**ALIKE, "user": Condition("the agent's own", "AppArmor profile docker-default")}
+    bare = {**ALIKE, "user": Condition("the agent's own", "no AppArmor profile")}
+    found = conclude(tmp_path / "r", {"namespace": bare, "runc": confined, "vm-direct": bare})
+    assert {platform for platform, _, _ in found.ratios} == {"runc", "vm-direct"}
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "no AppArmor profile" in text and "AppArmor profile docker-default" in text
