@@ -199,6 +199,8 @@ def copy_project(folder: Path, source: Path = _ROOT) -> None:
 def build_qemu(machine: Machine, job: Path) -> list[str]:
     """The command line that switches the machine on; its changes to the disk are in ``job``."""
     folder = machine.folder
+    # Without AVX: after guests of its own, the emulated processor mixes up its wide registers, and
+    # what computes with them crashes.
     return [
         "qemu-system-x86_64",
         *("-machine", "q35", "-cpu", "EPYC,+svm,+npt,-sse4a,-avx,-avx2,-fma,-f16c", "-smp", "2"),
