@@ -328,6 +328,13 @@ def _wait_forwarding(child: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def raise_interrupt(code: int) -> None:
+    """Raise KeyboardInterrupt where an exit code of `run_inside` means that the user asked it to
+    end: no platform's doing, and nothing is to be begun after it."""
+    if code - 128 in _FORWARDED:
+        raise KeyboardInterrupt
+
+
 def _send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

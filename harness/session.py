@@ -82,12 +82,14 @@ class Order:
     strict: bool = True
     """Whether a platform that cannot run here is an error (asked by name) or is left out."""
     resume: bool = False
+    kept: bool = True
+    """Whether the folder stays; `doctor` throws it away."""
     told: Handover = field(default_factory=Handover, compare=False)
     """What the run's processes tell each other of the platforms that are left out."""
 
     def open_roster(self) -> Roster:
         """Who takes part, as far as it is known by now."""
-        return Roster(self.strict, self.folder / LOGS, self.told)
+        return Roster(self.strict, self.folder / LOGS if self.kept else None, self.told)
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -182,9 +184,10 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
         ready = replace(bench, drivers=drivers, fixed=fixed)
         require_described(plan, ready, drivers, roster)
         ready = replace(ready, parity=check_parity(plan, ready, drivers, roster, listener.say))
+        unreachable = list_unreachable(plan, drivers, roster)  # it may leave out a platform
         left_out: list[LeftOut | str] = [
             *roster.left_out,
-            *list_unreachable(plan, drivers, roster),
+            *unreachable,
             *list_exempt(plan, drivers, grouped=tree is not None),
             *list_unmovable(plan, drivers),
         ]
@@ -229,7 +232,8 @@ def check_parity(
             findings = parity.check_images(bench, imported, say)
             break
         except parity.Unlistable as error:
-            roster.leave_out(error.platform, error.message, error.hint)
+            remedy = roster.find_remedy(error.platform, error.__cause__ or error)
+            roster.leave_out(error.platform, error.message, remedy)
             del drivers[error.platform]
             roster.require_any(drivers)
     if not plan.allow_different_trees:

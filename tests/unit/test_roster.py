@@ -74,6 +74,14 @@ def test_where_none_is_left_every_reason_is_told(tmp_path: Path) -> None:
     assert caught.value.hint == "; ".join(f"{n}: no {n} here (mend {n})" for n in NAMES)
 
 
+def test_a_trace_that_is_not_kept_is_not_pointed_at() -> None:
+    roster = Roster(strict=False, logs=None)
+    roster.go_through(build_drivers(), fail_for("crun", KeyError("x")))
+    assert roster.left_out[0].remedy == (
+        "a fault of the harness: `python -m harness run --platform crun` keeps its trace"
+    )
+
+
 def test_what_is_out_in_part_still_takes_part(tmp_path: Path) -> None:
     roster = Roster(strict=False, logs=tmp_path)
     roster.note(LeftOut("crun", "no bridge", part="with httpd"))
