@@ -184,13 +184,7 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
         ready = replace(bench, drivers=drivers, fixed=fixed)
         require_described(plan, ready, drivers, roster)
         ready = replace(ready, parity=check_parity(plan, ready, drivers, roster, listener.say))
-        unreachable = list_unreachable(plan, drivers, roster)  # it may leave out a platform
-        left_out: list[LeftOut | str] = [
-            *roster.left_out,
-            *unreachable,
-            *list_exempt(plan, drivers, grouped=tree is not None),
-            *list_unmovable(plan, drivers),
-        ]
+        left_out = list_left_out(plan, drivers, roster, grouped=tree is not None)
         for line in left_out:
             listener.say(f"left out: {line}")
         settled = settle_arms(order, drivers, listener.say)
@@ -294,6 +288,19 @@ def build_first_specs(plan: Plan, bench: Bench, platform: str) -> list[InstanceS
     return [
         build_spec(ScheduledTrial(0, number, 0, platform, each.name, warmup=False), bench)
         for number, each in enumerate(plan.workloads)
+    ]
+
+
+def list_left_out(
+    plan: Plan, drivers: dict[str, Driver], roster: Roster, *, grouped: bool
+) -> list[LeftOut | str]:
+    """All that the run goes on without, platforms first."""
+    unreachable = list_unreachable(plan, drivers, roster)  # a platform may break when it is asked
+    return [
+        *roster.left_out,
+        *unreachable,
+        *list_exempt(plan, drivers, grouped=grouped),
+        *list_unmovable(plan, drivers),
     ]
 
 

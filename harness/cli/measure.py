@@ -152,7 +152,8 @@ def _build_order(plan: "Plan", out: Path | None, strict: bool) -> "Order":
 
     if out is not None and (out / "manifest.json").exists():
         raise InputError(
-            f"--out: {out} already holds a run", hint=f"--resume {shlex.quote(str(out))} goes on with it"
+            f"--out: {out} already holds a run",
+            hint=f"--resume {shlex.quote(str(out))} goes on with it",
         )
     run_id = build_run_id(datetime.datetime.now(datetime.UTC))
     return Order(plan, (out or RESULTS / run_id).absolute(), _typed(), run_id, strict)
