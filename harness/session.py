@@ -25,6 +25,7 @@ from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
+from harness.lab_view import require_kept
 from harness.launch import require_launches
 from harness.limits import add_writing
 from harness.load import require_generators
@@ -120,6 +121,7 @@ def run_order(order: Order, listener: Listener, judge: Judge | None = None) -> i
     ``judge`` looks at a run that is to go on until its ratios are narrow enough. Raises HostError
     or InputError for what is known before the lab is entered.
     """
+    require_kept(order.folder)
     code = prepare(order, listener.say)
     if code:
         return code
