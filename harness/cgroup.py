@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import delegation
+from harness.errors import HostError
 from harness.paths import cache_dir
 
 MOUNT = Path("/sys/fs/cgroup")
@@ -220,9 +221,10 @@ def entered(folders: Sequence[Path]) -> Iterator[None]:
     """Put this whole process into the groups, and back again: what it forks meanwhile stays there.
 
     Entering waits for an RCU grace period (some 10 ms when the kernel was quiet), so it belongs
-    before the clock starts, never inside the timed window.
+    before the clock starts, never inside the timed window. Raises HostError, and enters nothing,
+    where there is no way back.
     """
-    homes = _read_homes(folders)
+    homes = [_find_home(find_hierarchy(folder)) for folder in folders]
     try:
         for folder in folders:
             (folder / "cgroup.procs").write_text("0")
@@ -232,10 +234,18 @@ def entered(folders: Sequence[Path]) -> Iterator[None]:
             (home / "cgroup.procs").write_text("0")
 
 
-def _read_homes(folders: Sequence[Path]) -> list[Path]:
-    """The groups this process is in now, in the hierarchies of ``folders``."""
-    found = (_find_own(find_hierarchy(folder)) for folder in folders)
-    return [home for home in found if home is not None]
+def _find_home(hierarchy: Path) -> Path:
+    """Where this process goes back to in a hierarchy: its group, or the top if that cannot be seen;
+    raises HostError where it could not get there either."""
+    own = _find_own(hierarchy)
+    if own is not None:
+        return own
+    if delegation.takes_processes(hierarchy):
+        return hierarchy
+    raise HostError(
+        f"this process's control group cannot be seen in {hierarchy}, so that it could not go back",
+        hint="in a container: start it with `--cgroupns=private`",
+    )
 
 
 def find_hierarchy(folder: Path) -> Path:

@@ -21,6 +21,7 @@ HOME = "harness-home"
 SCOPE = "systemd-run --user --scope -p Delegate=yes"
 """What gives a command control groups of its user's own, where systemd manages the session."""
 
+_UNMASK = "in a container: start it with `--privileged`"
 _ATTEMPTS = 20
 
 
@@ -87,6 +88,14 @@ def _is_usable(group: Path) -> bool:
     places = (group, group / "cgroup.procs", group / "cgroup.subtree_control")
     return "memory" in _read_words(group / "cgroup.controllers") and all(
         os.access(each, os.W_OK) for each in places
+    )
+
+
+def takes_processes(group: Path) -> bool:
+    """Whether this process may move there: a group of version 2 with children that have
+    controllers takes none, but for the kernel's own root."""
+    return os.access(group / "cgroup.procs", os.W_OK) and (
+        _is_root(group) or not _read_words(group / "cgroup.subtree_control")
     )
 
 
@@ -197,10 +206,18 @@ def _put_back(base: Path, lock: int) -> None:
         if not home.is_dir():
             return
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for each in _read_words(base / "cgroup.subtree_control"):
-            (base / "cgroup.subtree_control").write_text(f"-{each}")
+        if is_open(base) or _read_words(home / "cgroup.procs"):
+            _close_group(base)
         _move_all(home, base)
         home.rmdir()
+
+
+def _close_group(base: Path) -> None:
+    """Take away what `make_room` gave: with any controller on before, a group with processes could
+    not have moved them («Threads»: its children are then no domains)."""
+    control = base / "cgroup.subtree_control"
+    for each in _read_words(control):
+        control.write_text(f"-{each}")
 
 
 def _move_all(source: Path, target: Path) -> None:
@@ -220,20 +237,36 @@ def _move_all(source: Path, target: Path) -> None:
 def explain_missing(mount: Path, *, root: bool) -> str:
     """Why this process may make no usable groups, and what would give it some."""
     if not (mount / "cgroup.controllers").exists():
+        if "memory" in _read_words(mount / "unified/cgroup.controllers"):
+            return (
+                f"memory is accounted in {mount}/unified only, beside groups of version 1 (boot "
+                "the host with version 2 only)"
+            )
         if not (mount / "memory").is_dir():
             return "this host has no control groups for memory mounted"
-        why = "control groups of version 1 are root's alone"
-        return why if root else f"{why} (run it as root, or boot the host with version 2 only)"
+        return _explain_first(mount / "memory", root=root)
     if "memory" not in _read_words(mount / "cgroup.controllers"):
         return "this kernel, or what gives it its groups, has no controller of memory"
     if os.statvfs(mount).f_flag & os.ST_RDONLY:
-        return f"{mount} is read-only (in a container: start it with `--privileged`)"
+        return f"{mount} is read-only ({_UNMASK})"
     own = find_own(mount)
     if own is None:
         return "this process's own control group cannot be seen from here"
     managed = any(part.endswith((".slice", ".scope", ".service")) for part in own.parts)
-    name = f"/{own.relative_to(mount)}"
+    name = f"/{'/'.join(own.relative_to(mount).parts)}"
     if _is_usable(own if own.name != HOME else own.parent):
         return f"the control group {name} does not open for groups below it"
-    remedy = f"{SCOPE} COMMAND gives it one" if managed and not root else "run it as root"
+    if root:
+        return f"root may not divide the control group {name} ({_UNMASK})"
+    remedy = f"{SCOPE} COMMAND gives it one" if managed else "run it as root"
     return f"the control group {name} is not this user's to divide ({remedy})"
+
+
+def _explain_first(memory: Path, *, root: bool) -> str:
+    """The same for control groups of version 1."""
+    if not root:
+        why = "control groups of version 1 are root's alone"
+        return f"{why} (run it as root, or boot the host with version 2 only)"
+    if os.statvfs(memory).f_flag & os.ST_RDONLY:
+        return f"{memory} is read-only ({_UNMASK})"
+    return f"no control groups can be made in {memory} ({_UNMASK})"

@@ -202,6 +202,7 @@ def _find_lab_fault(_privileged: bool) -> tuple[str, str | None] | None:
         return error.message, error.hint
     except OSError as error:
         return describe_unexpected(error), None
+    lab.raise_interrupt(code)
     return None if code == 0 else (f"the lab ended with {code}", None)
 
 

@@ -5,11 +5,14 @@ import datetime
 from collections.abc import Callable, Sequence
 
 from harness import cgroup, lab
-from harness.errors import InputError
+from harness.errors import HostError, InputError
+from harness.images.model import Image
 from harness.inputs import suggest
-from harness.parity import Finding, compare_platforms
+from harness.parity import Finding, Unlistable, compare_platforms
 from harness.paths import scratch_root
 from harness.plan_file import read_plan
+from harness.roster import Roster
+from harness.runner import Bench
 from harness.session import (
     Order,
     build_bench,
@@ -45,7 +48,7 @@ def check_image(
     plan = read_plan(None, {**keys, "density": 0}, new_seed=1)
     with start_temporary("check") as folder:
         run_id = build_run_id(datetime.datetime.now(datetime.UTC))
-        order = Order(plan, folder / "out", (), run_id)
+        order = Order(plan, folder / "out", (), run_id, kept=False)
         code = prepare(order, say)
         return code or lab.run_inside(lambda: _compare(order, name, say, tell), run_id)
 
@@ -62,7 +65,15 @@ def _compare(order: Order, name: str, say: Callable[[str], None], tell: Tell) ->
         start_engines(order, drivers, bench, roster, engines, say)
         first, *others = order.plan.platforms
         for other in others:
-            finding = compare_platforms(first, other, bench.images[name], bench)
+            finding = _compare_two(first, other, bench.images[name], bench, roster)
             tell(finding)
             differing += finding.differing
     return 1 if differing else 0
+
+
+def _compare_two(first: str, other: str, image: Image, bench: Bench, roster: Roster) -> Finding:
+    try:
+        return compare_platforms(first, other, image, bench)
+    except Unlistable as error:
+        remedy = roster.find_remedy(error.platform, error.__cause__ or error)
+        raise HostError(error.message, hint=remedy) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import cgroup, lab, preflight
 from harness.isolation.model import Limits, Reserve, Task
 from harness.isolation.trials import Site, build_schedule, build_workloads, run_tasks
+from harness.lab_view import require_kept
 from harness.limits import add_writing
 from harness.paths import scratch_root
 from harness.plan import Plan
@@ -52,6 +53,7 @@ class IsolationOrder:
 
 def run_isolation(order: IsolationOrder, listener: Listener) -> int:
     """Build what is missing, then ask in the lab; the exit code of the lab."""
+    require_kept(order.folder)
     plain = build_order(order)
     code = prepare(plain, listener.say)
     if code:

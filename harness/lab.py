@@ -38,7 +38,7 @@ from harness.errors import (
     describe_unexpected,
 )
 from harness.handover import Handover, leave_error, raise_left
-from harness.lab_mounts import set_up_mounts
+from harness.lab_mounts import make_places, set_up_mounts
 from harness.lab_mounts import unmount_below as unmount_below
 from harness.paths import cache_dir, find_outside, format_outside, register_dir, scratch_root
 from harness.places import require_cache
@@ -236,10 +236,11 @@ def _visit(visit: "_Visit") -> int:
     alive_read, alive_write = os.pipe()
     ask_read, ask_write = os.pipe()
     answer_read, answer_write = os.pipe()
-    gone_read, gone_write = os.pipe()  # every process of the lab keeps the one, none the other
+    gone_read, gone_write = os.pipe()  # readable once no process of the lab keeps the other end
     keeper = os.fork()
     if keeper == 0:
-        for end in (alive_write, ask_read, answer_write):  # it waits for the end of what it reads
+        # It waits for the end of what it reads, and is waited for by the end of what it keeps.
+        for end in (alive_write, ask_read, answer_write, gone_read):
             os.close(end)
         _exit_with(lambda: _keep(visit, (ask_write, answer_read), alive_read), visit.told)
     for end in (alive_read, ask_write, answer_read, gone_write):
@@ -279,6 +280,8 @@ def _map_when_asked(keeper: int, ask: int, answer: int, visit: _Visit) -> None:
             os.write(answer, b"g")
     except HarnessError as error:
         leave_error(visit.told, error)
+    except BrokenPipeError:  # it has ended meanwhile, and its code or what it left says why
+        pass
     finally:
         os.close(answer)
 
@@ -328,6 +331,13 @@ def _wait_forwarding(child: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def raise_interrupt(code: int) -> None:
+    """Raise KeyboardInterrupt where an exit code of `run_inside` means that the user asked it to
+    end: no platform's doing, and nothing is to be begun after it."""
+    if code - 128 in _FORWARDED:
+        raise KeyboardInterrupt
+
+
 def _send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -373,6 +383,7 @@ def _become_mapped(visit: _Visit, mapping: tuple[int, int]) -> bool:
 
 def _init(visit: _Visit, alive: int) -> int:
     """The first process of the lab."""
+    make_places(host_proc())  # a full disk is no wall of a namespace
     with _explained(visit.walls):
         set_up_mounts(host_proc(), connected=visit.connected)
     lab_view.set_up_environment(connected=visit.connected)

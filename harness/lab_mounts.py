@@ -13,23 +13,34 @@ from harness import cgroup, lab_view, linux
 from harness.paths import cache_dir
 
 
+def make_places(host_proc: Path) -> None:
+    """Make the folders of the cache that something is mounted on; raises OSError."""
+    for folder in (host_proc, _hidden_view(), cgroup.hidden_mount()):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _hidden_view() -> Path:
+    return cache_dir() / "lab"
+
+
 def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
     """Private mounts; /proc and /sys of the new namespaces; a cgroup view that engines accept.
 
     The host's own /proc is at ``host_proc`` then, where that is allowed. With ``connected`` the
-    host's buses are there too. Raises OSError.
+    host's buses are there too. `make_places` comes before. Raises OSError.
     """
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    host_proc.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError):  # not allowed in a user namespace, nor of use there
         linux.mount("/proc", host_proc, "", linux.MS_BIND)
     linux.mount("proc", "/proc", "proc", quiet)
     lab_view.set_up_run(connected=connected)
-    with contextlib.suppress(OSError):  # another user may change nothing about the host's
+    try:
         _set_up_null()
-    hidden = cache_dir() / "lab"
-    hidden.mkdir(parents=True, exist_ok=True)
+    except OSError:  # another user may change nothing about the host's
+        if linux.is_root_of_host():
+            raise
+    hidden = _hidden_view()
     linux.mount("/sys/fs/cgroup", hidden, "", linux.MS_BIND | linux.MS_REC)
     try:
         linux.mount("sysfs", "/sys", "sysfs", quiet)
@@ -42,7 +53,6 @@ def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
     unified = cgroup.MOUNT / "unified"
     if cgroup.has_controllers(unified):
         with contextlib.suppress(OSError):  # a mount locked by the user namespace stays
-            cgroup.hidden_mount().mkdir(exist_ok=True)
             linux.mount(str(unified), cgroup.hidden_mount(), "", linux.MS_BIND)
             linux.unmount(unified)
             # crun makes groups there all the same: they must not get into the host's tmpfs.
@@ -51,7 +61,7 @@ def set_up_mounts(host_proc: Path, *, connected: bool) -> None:
 
 def _set_up_null() -> None:
     """A /dev/null of the lab's own: gVisor gives the one that it has for input to its user."""
-    place = lab_view.RUN / "devices"
+    place = lab_view.DEVICES
     place.mkdir()
     linux.mount("tmpfs", place, "tmpfs", linux.MS_NOSUID | linux.MS_NOEXEC, "mode=755,size=64k")
     own = place / "null"

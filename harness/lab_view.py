@@ -13,15 +13,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness import linux
+from harness.errors import InputError
 from harness.paths import LAB_CACHE, cache_dir, use_lab_cache
 
 RUN = Path("/run")
+DEVICES = RUN / "devices"
+"""What the lab has of its own instead of the host's devices."""
 HIDDEN = (
     *("dbus", "systemd", "lock", "netns", "runc", "crun", "lxc", "containers", "libpod"),
     *("docker", "containerd"),
+    *(LAB_CACHE.name, DEVICES.name),
 )
 """What the lab has its own of, or none: the system bus, systemd's own sockets (manager, logind,
-machined, journal), and what engines of the host keep by a fixed name."""
+machined, journal), what engines of the host keep by a fixed name, and the lab's own names."""
 _SERVICES = ("dbus", "systemd")
 _OF_USERS = ("bus", "systemd")
 """In a user's folder below /run/user: the bus, and the sockets of the user's own systemd."""
@@ -57,6 +61,20 @@ def set_up_run(*, connected: bool) -> None:
             _hide_bus(folder)
         _keep(own, LAB_CACHE)
     use_lab_cache()
+
+
+def require_kept(folder: Path) -> None:
+    """Raise InputError for a folder of results below /run that the lab has another one of: what is
+    written there goes with the lab. To be called outside of it."""
+    place = folder.resolve()
+    if not place.is_relative_to(RUN):
+        return
+    first = next(iter(place.relative_to(RUN).parts), "")
+    if first in ("", *HIDDEN) or not (RUN / first).is_dir():
+        raise InputError(
+            f"results in {folder} would be lost: a run has a {RUN} of its own",
+            hint="--out names a folder elsewhere",
+        )
 
 
 @contextlib.contextmanager

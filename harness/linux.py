@@ -59,7 +59,11 @@ def setns(file: int, kind: int) -> None:
 def mount(source: str, target: Path | str, kind: str, flags: int = 0, options: str = "") -> None:
     """mount(2); raises OSError."""
     result = _libc.mount(
-        source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode(),
+        ctypes.c_ulong(flags),
+        os.fsencode(options),
     )
     _check(result, str(target))
 

@@ -7,7 +7,6 @@ things, and overlayfs itself is among those that do not).
 import errno
 import functools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from harness.attempt import find_refusal
 from harness.errors import HarnessError
 from harness.paths import scratch_root
 from harness.places import ELSEWHERE, require_cache
+from harness.temporary import start_temporary
 
 _LAYERS = ("lower", "upper", "work", "merged")
 
@@ -33,9 +33,8 @@ def find_overlay_fault() -> str | None:
 @functools.cache
 def _find_fault(scratch: Path) -> str | None:
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".overlay-", dir=scratch) as folder:
-            refusal = find_refusal(build_attempt(Path(folder)))
+        with start_temporary("overlay", in_scratch=True) as folder:
+            refusal = find_refusal(build_attempt(folder))
     except OSError as error:
         refusal = error
     return describe_refusal(refusal, scratch) if refusal else None

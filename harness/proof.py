@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import lab
 from harness.errors import HarnessError, InternalError
 from harness.model import NO_ACCELERATOR, Outcome
 from harness.plan_file import read_plan
+from harness.roster import format_rerun
+from harness.runner import SEE_TRACE
 from harness.session import Order, build_run_id, run_order
 from harness.store import read_journal
 from harness.temporary import start_temporary
@@ -60,7 +63,8 @@ def prove_platforms(
 ) -> Mapping[str, Proof]:
     """Run `noop` once on each of ``names``; ``options`` are further keys of a plan.
 
-    Never raises for what the host cannot do: that is the proof's reason.
+    Never raises for what the host cannot do: that is the proof's reason. KeyboardInterrupt where
+    the user asks it to end, by whatever signal.
     """
     if not names:
         return {}
@@ -82,7 +86,7 @@ def _prove_together(
     plan = read_plan(None, {**keys, "aa": (), "density": 0, **options}, new_seed=1)
     with start_temporary("doctor") as folder:
         run_id = build_run_id(datetime.datetime.now(datetime.UTC))
-        order = Order(plan, folder / "out", (), run_id, strict=False)
+        order = Order(plan, folder / "out", (), run_id, strict=False, kept=False)
         reason, shared = _run(order, say)
         left_out = {each.platform: str(each).partition(": ")[2] for each in order.left_out}
         proofs = {name: Proof(reason=left_out[name]) for name in names if name in left_out}
@@ -101,6 +105,7 @@ def _run(order: Order, say: Callable[[str], None]) -> tuple[str | None, bool]:
         code = run_order(order, Quiet(say))
     except HarnessError as error:
         return str(error), not isinstance(error, InternalError)
+    lab.raise_interrupt(code)
     if code > _SIGNALLED:
         return f"it ended the process that ran it: {signal.strsignal(code - _SIGNALLED)}", False
     return (f"the run ended with {code}" if code else None), False
@@ -116,8 +121,9 @@ def _build_proof(outcome: Outcome | None, reason: str | None) -> Proof:
     if outcome is None:
         return Proof(reason=reason or "the trial did not take place")
     if outcome.status != "ok":
-        hint = f" ({outcome.hint})" if outcome.hint else ""
-        return Proof(reason=f"{outcome.error}{hint}")
+        # The trial's logs are thrown away with its folder.
+        hint = format_rerun(outcome.platform) if outcome.hint == SEE_TRACE else outcome.hint
+        return Proof(reason=f"{outcome.error} ({hint})" if hint else outcome.error)
     stamps = outcome.milestones
     accelerator = None if outcome.accelerator == NO_ACCELERATOR else outcome.accelerator
     return Proof((stamps["ready"] - stamps["request"]) / 1e9, accelerator)

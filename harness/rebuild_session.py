@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import __version__, host, lab
 from harness.images.catalog import require_image
 from harness.images.model import Image
+from harness.lab_view import require_kept
 from harness.paths import scratch_root
 from harness.rebuild.cases import IMAGE, PLATFORMS, WORKLOAD, build_schedule
 from harness.rebuild.layers import require_buildah
@@ -36,6 +37,7 @@ class RebuildOrder:
 
 def run_rebuilds(order: RebuildOrder, listener: Listener) -> int:
     """Fetch what is missing, then measure in the lab; the exit code of the lab."""
+    require_kept(order.folder)
     require_buildah()
     for line in lab.clean_dead_runs():
         listener.say(line)

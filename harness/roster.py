@@ -38,10 +38,10 @@ class LeftOut:
 @dataclass(slots=True)
 class Roster:
     """``told`` is shared by all processes of a run, so that what one leaves out is out for all;
-    ``logs`` is where the traces go of what nobody expected."""
+    ``logs`` is where the traces go of what nobody expected; None where nothing is kept."""
 
     strict: bool
-    logs: Path
+    logs: Path | None
     told: Handover = field(default_factory=Handover)
 
     @property
@@ -71,10 +71,7 @@ class Roster:
         try:
             yield
         except Exception as error:
-            reason, remedy = describe_error(error), find_remedy(error)
-            if not is_expected(error):
-                remedy = self._keep_trace(platform, error)
-            self.leave_out(platform, reason, remedy)
+            self.leave_out(platform, describe_error(error), self.find_remedy(platform, error))
 
     def go_through(
         self, drivers: dict[str, Driver], step: Callable[[str, Driver], Found]
@@ -96,11 +93,25 @@ class Roster:
             reasons = "; ".join(map(str, self.left_out))
             raise HostError("no platform of the plan can run here", hint=reasons or None)
 
-    def _keep_trace(self, platform: str, error: Exception) -> str:
-        """Write down where it happened; how to get at it, as the remedy."""
-        path = self.logs / f"left-out-{platform.replace('/', '-')}.log"
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(traceback.format_exception(error)))
-            return f"a fault of the harness: {path.parent.name}/{path.name} shows where"
-        return "a fault of the harness"
+    def find_remedy(self, platform: str, error: BaseException) -> str | None:
+        """What mends an error, or shows where it happened if nobody expected it."""
+        if isinstance(error, Exception) and is_expected(error):
+            return find_remedy(error)
+        if self.logs is None:
+            return format_rerun(platform)
+        return _keep_trace(self.logs, platform, error)
+
+
+def format_rerun(platform: str) -> str:
+    """How to get at the trace of a platform's fault where nothing was kept of it, as the remedy."""
+    return f"a fault of the harness: `python -m harness run --platform {platform}` keeps its trace"
+
+
+def _keep_trace(logs: Path, platform: str, error: BaseException) -> str:
+    """Write down where it happened; how to get at it, as the remedy."""
+    path = logs / f"left-out-{platform.replace('/', '-')}.log"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
+        return f"a fault of the harness: {path.parent.name}/{path.name} shows where"
+    return "a fault of the harness"

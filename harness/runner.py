@@ -66,6 +66,7 @@ _KEPT = ("*.log", "*.xml", "config.json")
 """What is kept of a failed trial's folder: what was printed, and what an instance was made from."""
 
 TRACE = "traceback.log"
+SEE_TRACE = f"a fault of the harness; the trial's {TRACE} shows where"
 """Beside these, of what nobody expected: where in the harness it happened."""
 
 
@@ -450,7 +451,7 @@ def find_remedy(error: Exception) -> str | None:
     if isinstance(error, ImportError):
         return SET_UP_HINT
     if not isinstance(error, OSError):
-        return f"a fault of the harness; the trial's {TRACE} shows where"
+        return SEE_TRACE
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "free some space, or point HARNESS_CACHE at a larger disk" if full else None
 

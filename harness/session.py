@@ -25,6 +25,7 @@ from harness.images.catalog import require_image
 from harness.images.kernel import require_guest_kernel
 from harness.images.model import GuestKernel, Image
 from harness.images.programs import build_programs
+from harness.lab_view import require_kept
 from harness.launch import require_launches
 from harness.limits import add_writing
 from harness.load import require_generators
@@ -82,12 +83,14 @@ class Order:
     strict: bool = True
     """Whether a platform that cannot run here is an error (asked by name) or is left out."""
     resume: bool = False
+    kept: bool = True
+    """Whether the folder stays; `doctor` throws it away."""
     told: Handover = field(default_factory=Handover, compare=False)
     """What the run's processes tell each other of the platforms that are left out."""
 
     def open_roster(self) -> Roster:
         """Who takes part, as far as it is known by now."""
-        return Roster(self.strict, self.folder / LOGS, self.told)
+        return Roster(self.strict, self.folder / LOGS if self.kept else None, self.told)
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -118,6 +121,7 @@ def run_order(order: Order, listener: Listener, judge: Judge | None = None) -> i
     ``judge`` looks at a run that is to go on until its ratios are narrow enough. Raises HostError
     or InputError for what is known before the lab is entered.
     """
+    require_kept(order.folder)
     code = prepare(order, listener.say)
     if code:
         return code
@@ -182,12 +186,7 @@ def _measure(order: Order, listener: Listener, state: preflight.State, judge: Ju
         ready = replace(bench, drivers=drivers, fixed=fixed)
         require_described(plan, ready, drivers, roster)
         ready = replace(ready, parity=check_parity(plan, ready, drivers, roster, listener.say))
-        left_out: list[LeftOut | str] = [
-            *roster.left_out,
-            *list_unreachable(plan, drivers, roster),
-            *list_exempt(plan, drivers, grouped=tree is not None),
-            *list_unmovable(plan, drivers),
-        ]
+        left_out = list_left_out(plan, drivers, roster, grouped=tree is not None)
         for line in left_out:
             listener.say(f"left out: {line}")
         settled = settle_arms(order, drivers, listener.say)
@@ -229,7 +228,8 @@ def check_parity(
             findings = parity.check_images(bench, imported, say)
             break
         except parity.Unlistable as error:
-            roster.leave_out(error.platform, error.message, error.hint)
+            remedy = roster.find_remedy(error.platform, error.__cause__ or error)
+            roster.leave_out(error.platform, error.message, remedy)
             del drivers[error.platform]
             roster.require_any(drivers)
     if not plan.allow_different_trees:
@@ -290,6 +290,19 @@ def build_first_specs(plan: Plan, bench: Bench, platform: str) -> list[InstanceS
     return [
         build_spec(ScheduledTrial(0, number, 0, platform, each.name, warmup=False), bench)
         for number, each in enumerate(plan.workloads)
+    ]
+
+
+def list_left_out(
+    plan: Plan, drivers: dict[str, Driver], roster: Roster, *, grouped: bool
+) -> list[LeftOut | str]:
+    """All that the run goes on without, platforms first."""
+    unreachable = list_unreachable(plan, drivers, roster)  # a platform may break when it is asked
+    return [
+        *roster.left_out,
+        *unreachable,
+        *list_exempt(plan, drivers, grouped=grouped),
+        *list_unmovable(plan, drivers),
     ]
 
 

@@ -132,10 +132,16 @@ def explain_refusal(error: OSError, walls: Walls) -> HostError:
     """What stands in the way of a namespace, or of a mount in it, with what mends it; pure."""
     what = f"{error.filename}: " if error.filename else ""
     asked = f"this host does not let the harness make its lab: {what}{error.strerror or error}"
-    if error.errno not in _REFUSED:
+    if error.errno not in _REFUSED or _is_full(error):
         return HostError(asked)
     reason, remedy = _find_wall(error.errno or 0, walls)
     return HostError(f"{asked}: {reason}" if reason else asked, hint=remedy or None)
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether a disk, or the table of mounts, has no room: only a new namespace has a limit that
+    the kernel tells by the same number."""
+    return error.errno == errno.ENOSPC and error.filename != "unshare"
 
 
 def _find_wall(number: int, walls: Walls) -> tuple[str, str]:

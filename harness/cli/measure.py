@@ -1,6 +1,7 @@
 """`run` and `clean`."""
 
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,8 @@ def _build_order(plan: "Plan", out: Path | None, strict: bool) -> "Order":
 
     if out is not None and (out / "manifest.json").exists():
         raise InputError(
-            f"--out: {out} already holds a run", hint=f"--resume {out} goes on with it"
+            f"--out: {out} already holds a run",
+            hint=f"--resume {shlex.quote(str(out))} goes on with it",
         )
     run_id = build_run_id(datetime.datetime.now(datetime.UTC))
     return Order(plan, (out or RESULTS / run_id).absolute(), _typed(), run_id, strict)
@@ -190,10 +192,13 @@ def _measure(order: "Order") -> int:
 
 
 def _say_rest(folder: Path) -> None:
-    """Where the trials of a run are that did not come to its end."""
+    """Where the trials, or the logs, of a run are that did not come to its end."""
+    shown = shorten_path(folder)
     if (folder / "journal.jsonl").exists():
-        say(f"what was measured is in {shorten_path(folder)}")
-        say(f"to go on: python -m harness run --resume {shorten_path(folder)}")
+        say(f"what was measured is in {shown}")
+        say(f"to go on: python -m harness run --resume {shlex.quote(shown)}")
+    elif (folder / "logs").exists():
+        say(f"its logs are in {shown}")
 
 
 def _conclude(folder: Path) -> int:

@@ -19,7 +19,6 @@ import select
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,12 +29,14 @@ from harness.drivers.domain_xml import Acceleration
 from harness.drivers.kernel_line import build_command_line, build_emulation_words
 from harness.drivers.tsc import measure_tsc_khz
 from harness.emulator import read_qemu_version, require_emulator
-from harness.errors import HostError, InputError
+from harness.errors import HostError, InputError, describe_os_error
 from harness.images.bootable_files import OEM_PREFIX
 from harness.images.bootable_firmware import Firmware
 from harness.images.model import GuestKernel
 from harness.paths import cache_dir
+from harness.places import ELSEWHERE
 from harness.process import start_service
+from harness.temporary import start_temporary
 
 KVM_DEVICE = Path("/dev/kvm")
 KVM_BOUND_S = 10.0
@@ -208,8 +209,7 @@ def _boot(guest: Guest, acceleration: Acceleration, bound: float) -> Accelerator
     """Start QEMU by hand and listen to its serial port until the guest says its word, or not."""
     begun = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="harness-") as name:
-            folder = Path(name)
+        with start_temporary("proof") as folder:
             if guest.uefi:
                 shutil.copyfile(guest.uefi.variables, folder / "variables")
             with _start_proof(guest, acceleration, folder) as (pid, console):
@@ -217,9 +217,7 @@ def _boot(guest: Guest, acceleration: Acceleration, bound: float) -> Accelerator
             complaint = find_complaint((folder / "qemu.log").read_text(errors="replace"))
     except OSError as error:
         raise HostError(
-            f"no accelerator can be proved: {error.filename or tempfile.gettempdir()}: "
-            f"{error.strerror}",
-            hint="TMPDIR names a folder with room",
+            f"no accelerator can be proved: {describe_os_error(error)}", hint=ELSEWHERE
         ) from error
     reason = f"the guest kernel booted in {time.monotonic() - begun:.1f} s"
     return Accelerator(

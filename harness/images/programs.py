@@ -64,11 +64,13 @@ def compile_program(source: Path, out: Path, *, shared: bool = False) -> None:
             hint="install the package musl-tools",
         )
     words = build_compile(compiler, source, out, source.parent)
-    _run_compiler([word for word in words if not (shared and word == "-static")], source)
+    _run_compiler([word for word in words if not (shared and word == "-static")], source, out)
 
 
-def _run_compiler(command: Sequence[str], source: Path) -> None:
-    done = run_command(command, timeout=120, check=False, env=_ENVIRONMENT)
+def _run_compiler(command: Sequence[str], source: Path, out: Path) -> None:
+    """Its steps' files are beside ``out``: others may have filled /tmp."""
+    environment = {**_ENVIRONMENT, "TMPDIR": str(out.parent)}
+    done = run_command(command, timeout=120, check=False, env=environment)
     if done.returncode != 0:
         raise HostError(f"{source.name} cannot be compiled: {_find_error(done.stderr)}")
 
@@ -80,7 +82,8 @@ def _compile_into(folder: Path, compiler: Sequence[str], sources: Path) -> None:
         built.mkdir()
         for program in NAMES:
             source = sources / f"{program}.c"
-            _run_compiler(build_compile(compiler, source, built / program, sources), source)
+            out = built / program
+            _run_compiler(build_compile(compiler, source, out, sources), source, out)
         try:
             os.rename(built, folder)
         except OSError:

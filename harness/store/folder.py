@@ -5,6 +5,7 @@ is optional to readers. It is always replaced whole.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Store:
         if (folder / MANIFEST).exists() or (folder / JOURNAL).exists():
             raise InputError(
                 f"{folder} already holds a run",
-                hint=f"go on with --resume {folder}, or name another",
+                hint=f"go on with --resume {shlex.quote(str(folder))}, or name another",
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,10 @@ from tests.integration.laboratory import run_in_lab
 
 LOAD = """
 import json, os, subprocess, sys, types
-for name in ("harness", "harness.paths"):
+for name in ("harness", "harness.errors", "harness.paths"):
     sys.modules[name] = types.ModuleType(name)
 sys.modules["harness.paths"].cache_dir = None
+sys.modules["harness.errors"].HostError = ValueError
 def load(name, source):
     module = sys.modules[f"harness.{name}"] = types.ModuleType(f"harness.{name}")
     exec(compile(source, f"{name}.py", "exec"), module.__dict__)
@@ -30,7 +31,7 @@ CHECK = """
 control = module.MOUNT / "cgroup.subtree_control"
 control.write_text("+memory +pids")  # as some hosts have it: no quota of CPU time yet
 seen = {"before": control.read_text().split()}
-seen["home"] = module._read_homes([module.MOUNT / "x"]) == [module.MOUNT]
+seen["home"] = module._find_home(module.find_hierarchy(module.MOUNT / "x")) == module.MOUNT
 tree = module.find_tree("guest")
 folders = tree.start("one")
 module.set_limits(folders, 64 << 20, 0.5)
@@ -101,6 +102,11 @@ exec(compile(sys.argv[1], "delegation.py", "exec"), delegation.__dict__)
 tree.roots[0].rmdir()
 delegation.clean_up(given)
 seen["cleaned"] = [where("self"), [each.name for each in given.iterdir() if each.is_dir()]]
+(given / "cgroup.subtree_control").write_text("+pids")  # what its user has on stays on
+with module.settled():
+    pass
+left = [each.name for each in given.iterdir() if each.is_dir()]
+seen["on"] = [(given / "cgroup.subtree_control").read_text().split(), left]
 os.chmod(given, 0o555)
 seen["closed"] = [module.find_tree("r"), module.explain_missing()]
 print("SEEN" + json.dumps(seen), flush=True)
@@ -165,6 +171,7 @@ def test_a_delegated_group_is_divided_and_given_back(
         "after": [f"0::{given}", f"0::{given}", False],
         "gone": [],
         "cleaned": [f"0::{given}", []],
+        "on": [["pids"], []],
         "closed": [
             None,
             f"the control group {given} is not this user's to divide "

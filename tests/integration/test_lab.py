@@ -54,6 +54,16 @@ def list_sleepers() -> list[int]:
     return found
 
 
+def wait_for_sleepers() -> bool:
+    """Whether it runs: the kernel says that a program was begun before its command line is there
+    to be read (execve(2): what is to be closed is, and only then is the stack made)."""
+    for _ in range(100):
+        if list_sleepers():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def list_groups(run_id: str) -> list[Path]:
     return lab._find_groups(cgroup.PREFIX + run_id)
 
@@ -131,7 +141,7 @@ def test_kill_9_of_any_process_of_the_harness_ends_everything(depth: int) -> Non
         victim = process.pid
         for _ in range(depth):
             (victim,) = find_children(victim)[:1]
-        assert list_sleepers(), "the run started nothing"
+        assert wait_for_sleepers(), "the run started nothing"
         os.kill(victim, signal.SIGKILL)
         process.wait(10)
         if depth == 2:  # init itself: its groups are left to `clean`
@@ -169,7 +179,7 @@ def test_clean_takes_dead_runs_and_leaves_living_ones_alone() -> None:
         assert not scratch.exists()
         assert not record.exists()
         assert list_groups("testalive") == before
-        assert list_sleepers()
+        assert wait_for_sleepers()
 
 
 def test_clean_never_follows_a_record_out_of_the_scratch_folder(tmp_path: Path) -> None:
@@ -190,7 +200,11 @@ def test_addresses_of_many_instances_are_distinct() -> None:
     assert f"{lab.GATEWAY}/{lab.PREFIX}" not in addresses
 
 
-@pytest.mark.parametrize("name", ["ca che", "ca,ch:e", "ca'ch\"e", "caché\\x", "n" * 120])
+@pytest.mark.parametrize(
+    "name",
+    ["ca che", "ca,ch:e", "ca'ch\"e", "caché\\x", "n" * 120, os.fsdecode(b"ca\xffche")],
+    ids=ascii,
+)
 def test_the_cache_has_one_short_name_in_the_lab_wherever_it_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +244,8 @@ for name in {list(SOCKETS)!r}:
 Path("/run/systemd/resolve").mkdir()
 Path("/run/systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53")
 Path("/run/shm").symlink_to("/dev/shm")
+for name in ("lab", "devices"):  # the lab's own names
+    Path("/run", name, "in").mkdir(parents=True)
 from tests.integration.laboratory import look_inside, run_in_lab
 def look(_):
     found = []
@@ -239,7 +255,10 @@ def look(_):
                 found.append(name)
     names = sorted(os.listdir("/run"))
     text = Path("/run/systemd/resolve/stub-resolv.conf").read_text()
-    return [found, names, text, os.readlink("/run/shm"), sorted(os.environ), os.environ["LC_ALL"]]
+    shared = os.stat("/dev/null").st_dev == os.stat("/run/devices").st_dev
+    own = [os.path.exists("/run/lab/in"), shared]
+    link, language = os.readlink("/run/shm"), os.environ["LC_ALL"]
+    return [found, names, text, link, sorted(os.environ), language, own]
 print(json.dumps(run_in_lab(look, Path({str(tmp_path)!r}))))
 """
     services = {"NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "1", "INVOCATION_ID": "1"}
@@ -251,7 +270,8 @@ print(json.dumps(run_in_lab(look, Path({str(tmp_path)!r}))))
         capture_output=True,
         text=True,
     ).stdout
-    reached, names, resolver, link, variables, language = json.loads(said)
+    reached, names, resolver, link, variables, language, own = json.loads(said)
+    assert own == [False, True]
     assert reached == ["docker.sock", "user/0/docker.sock"]
     assert {"lab", "lock", "systemd", "user"} <= set(names)
     assert resolver.startswith("nameserver")
@@ -275,6 +295,27 @@ def test_what_is_done_to_the_null_device_is_not_done_to_the_hosts(tmp_path: Path
         assert Path(os.devnull).stat().st_uid == before.st_uid
     finally:
         os.chown(os.devnull, before.st_uid, before.st_gid)
+
+
+def test_a_full_cache_is_no_wall_of_a_namespace(tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from harness import lab, linux
+linux.unshare(linux.CLONE_NEWNS)
+linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+linux.mount("tmpfs", {str(tmp_path)!r}, "tmpfs", 0, "nr_inodes=2")
+os.environ["HARNESS_CACHE"] = {str(tmp_path)!r}
+from harness.errors import HostError
+try:
+    lab.run_inside(lambda: 0, "testfull")
+except HostError as error:
+    sys.exit(f"{{error}}")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        f"{tmp_path}/lab: No space left on device (free some space, or point HARNESS_CACHE at a "
+        "larger disk)"
+    )
 
 
 def test_a_cache_that_programs_cannot_be_started_from_is_named(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_one_that_was_asked_for_by_name_ends_the_run_with_its_reason(
     assert done.returncode == 3
     assert done.stderr.endswith(said), done.stderr
     assert done.stderr.count("error: ") == said.count("error: ")
+    assert (f"its logs are in {tmp_path / 'out'}\n" in done.stderr) == ("logs/" in said)
 
 
 @pytest.mark.timeout(260)
@@ -136,9 +137,9 @@ print(json.dumps({{name: each.reason for name, each in proofs.items()}}))
     assert json.loads(done.stdout) == {
         "namespace": "it ended the process that ran it: Segmentation fault",
         "runc": "internal error: KeyError: 'IPAddress' (a fault of the harness: "
-        "logs/left-out-runc.log shows where)",
+        "`python -m harness run --platform runc` keeps its trace)",
         "vm-direct": "the mirror does not answer (look at the network)",
-        "gvisor": "internal error: ZeroDivisionError: a defect (a fault of the harness; the "
-        "trial's traceback.log shows where)",
+        "gvisor": "internal error: ZeroDivisionError: a defect (a fault of the harness: "
+        "`python -m harness run --platform gvisor` keeps its trace)",
         "lxc": None,
     }

@@ -120,3 +120,15 @@ def test_a_lab_that_cannot_map_its_numbers_leaves_nobody_waiting(place: Path) ->
                        "run", "--platform", "process", "--blocks", "1", program="env")  # fmt: skip
     assert (done.returncode, done.stdout) == (3, "")
     assert "newuidmap ended with 1: not allowed" in done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_an_ordinary_user_may_have_overlays_and_doctor_says_so(place: Path) -> None:
+    done = run_as_user(place, "doctor", "--json", "--no-prove")
+    assert done.returncode == 0, done.stderr
+    checks = {each["name"]: each for each in json.loads(done.stdout)["platforms"]}
+    assert {name: checks[name]["reason"] for name in ("process", "namespace")} == {
+        "process": None,
+        "namespace": None,
+    }
+    assert list((place / "home" / "cache" / "scratch").iterdir()) == []

@@ -67,6 +67,8 @@ def run_harness(
         ("run a.toml b.toml", "unexpected extra argument"),
         ("run --resume nowhere --seed 1", "--resume takes the plan of the run it goes on with"),
         ("run --resume nowhere", "nowhere"),
+        ("run --out /run/lock/r", "results in /run/lock/r would be lost"),
+        ("isolation --out /run/lock/r", "results in /run/lock/r would be lost"),
         ("list platfroms", "'platfroms' is not one of 'platforms'"),
         ("report", "Missing argument 'DIR…'"),
         ("report --format docx x", "--format: unknown format 'docx'"),

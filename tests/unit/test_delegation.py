@@ -6,6 +6,7 @@ import pytest
 
 from harness import cgroup, delegation
 from harness.delegation import locate, parse_membership, parse_mount_root
+from harness.errors import HostError
 
 MOUNT = Path("/sys/fs/cgroup")
 V2 = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u5.scope\n"
@@ -94,6 +95,59 @@ def test_a_group_without_memory_is_no_use(tmp_path: Path, monkeypatch: pytest.Mo
     assert delegation.find_base(tmp_path) is None
     said = delegation.explain_missing(tmp_path, root=False)
     assert said == "this kernel, or what gives it its groups, has no controller of memory"
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        (True, "no control groups can be made in {} (in a container: start it with "
+               "`--privileged`)"),
+        (False, "control groups of version 1 are root's alone (run it as root, or boot the host "
+                "with version 2 only)"),
+    ],
+)  # fmt: skip
+def test_groups_of_version_1_that_cannot_be_made_are_explained(
+    root: bool, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "memory").mkdir()
+    assert delegation.explain_missing(tmp_path, root=root) == said.format(tmp_path / "memory")
+
+
+def test_memory_that_a_hybrid_host_accounts_beside_version_1_is_explained(tmp_path: Path) -> None:
+    make_group(tmp_path / "unified")
+    said = delegation.explain_missing(tmp_path, root=True)
+    assert said.startswith(f"memory is accounted in {tmp_path}/unified only")
+
+
+def test_root_is_not_told_to_be_root_and_the_top_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_group(tmp_path)
+    monkeypatch.setattr(delegation, "find_own", lambda _: tmp_path)
+    monkeypatch.setattr(delegation, "_is_usable", lambda _: False)
+    assert delegation.explain_missing(tmp_path, root=True) == (
+        "root may not divide the control group / (in a container: start it with `--privileged`)"
+    )
+    said = delegation.explain_missing(tmp_path, root=False)
+    assert said == "the control group / is not this user's to divide (run it as root)"
+
+
+def test_a_process_whose_group_cannot_be_seen_goes_back_to_the_top_or_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = make_group(tmp_path / "memory/harness-r")
+    top = make_group(tmp_path / "memory", root=True)
+    monkeypatch.setattr(cgroup, "MOUNT", tmp_path)
+    monkeypatch.setattr(delegation, "find_own", lambda *_: None)
+    with cgroup.entered([group]):
+        assert (group / "cgroup.procs").read_text() == "0"
+        (top / "cgroup.procs").write_text("")
+    assert (top / "cgroup.procs").read_text() == "0"
+    make_group(top, opened=True)  # with children that are limited
+    make_group(group)
+    with pytest.raises(HostError, match="could not go back"), cgroup.entered([group]):
+        pass
+    assert (group / "cgroup.procs").read_text() == ""
 
 
 def test_a_session_that_is_not_delegated_is_told_what_gives_it_a_group(

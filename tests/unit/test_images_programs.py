@@ -25,6 +25,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.parametrize("name", ["ca che,'\"ü:c", "ca\\che"])
+def test_the_cache_may_be_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of the compiler leave their files there too."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / name))
+    built = build_programs(write_sources(tmp_path / "src"))
+    assert sorted(each.name for each in built.agent.parent.iterdir()) == ["agent", "starter"]
+
+
 def test_programs_are_static_and_the_same_from_any_folder(tmp_path: Path) -> None:
     here = build_programs(write_sources(tmp_path / "here"))
     code = here.agent.read_bytes()

@@ -65,6 +65,25 @@ def test_one_that_ends_the_run_of_all_is_found_by_running_each_alone(
     }
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_user_who_ends_it_is_no_fault_of_a_platform(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def run(order: Order) -> int:
+        runs.append(order.plan.platforms)
+        return 128 + number
+
+    with pytest.raises(KeyboardInterrupt):
+        prove(monkeypatch, run)
+    assert len(runs) == 1
+    monkeypatch.setattr("harness.lab.run_inside", lambda *_: 128 + number)
+    doctor._find_lab_fault.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        doctor.check_platform("process", ())
+
+
 def test_a_driver_that_breaks_is_no_reason_to_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_self: object) -> str | None:
         raise KeyError("IPAddress")

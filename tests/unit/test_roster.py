@@ -11,7 +11,7 @@ from harness.errors import HostError
 from harness.plan_file import read_plan
 from harness.preparation import Failed, build_own
 from harness.roster import LeftOut, Roster
-from harness.session import find_drivers, list_unreachable
+from harness.session import find_drivers, list_left_out, list_unreachable
 from tests.unit.fakes import FakeDriver
 
 NAMES = ("process", "namespace", "crun")
@@ -74,6 +74,14 @@ def test_where_none_is_left_every_reason_is_told(tmp_path: Path) -> None:
     assert caught.value.hint == "; ".join(f"{n}: no {n} here (mend {n})" for n in NAMES)
 
 
+def test_a_trace_that_is_not_kept_is_not_pointed_at() -> None:
+    roster = Roster(strict=False, logs=None)
+    roster.go_through(build_drivers(), fail_for("crun", KeyError("x")))
+    assert roster.left_out[0].remedy == (
+        "a fault of the harness: `python -m harness run --platform crun` keeps its trace"
+    )
+
+
 def test_what_is_out_in_part_still_takes_part(tmp_path: Path) -> None:
     roster = Roster(strict=False, logs=tmp_path)
     roster.note(LeftOut("crun", "no bridge", part="with httpd"))
@@ -126,3 +134,16 @@ def test_a_platform_without_a_network_is_left_out_in_part(tmp_path: Path) -> Non
     drivers = {**build_drivers(), "crun": cast(Driver, FakeDriver(no_network="no bridge"))}
     found = list_unreachable(plan, drivers, Roster(strict=False, logs=tmp_path))
     assert [str(each) for each in found] == ["crun with httpd: no bridge"]
+
+
+def test_one_that_breaks_when_its_network_is_asked_for_is_told_too(tmp_path: Path) -> None:
+    class Broken(FakeDriver):
+        def __getattribute__(self, name: str) -> object:
+            if name == "no_network":
+                raise RuntimeError("it has lost its bridge")
+            return super().__getattribute__(name)
+
+    plan = read_plan(None, {"platforms": NAMES, "workloads": ("httpd",)}, new_seed=1)
+    drivers = {**build_drivers(), "crun": cast(Driver, Broken())}
+    found = list_left_out(plan, drivers, Roster(strict=False, logs=tmp_path), grouped=True)
+    assert [each.platform for each in found if isinstance(each, LeftOut)] == ["crun"]

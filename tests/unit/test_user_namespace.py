@@ -55,6 +55,12 @@ def test_what_is_no_refusal_is_not_explained_by_one() -> None:
     assert error.hint is None and error.message.endswith("/x: Input/output error")
 
 
+def test_a_full_disk_is_no_limit_of_namespaces() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/lab")
+    error = explain_refusal(full, replace(USER, most={"max_user_namespaces": 9}))
+    assert error.hint is None and error.message.endswith("/cache/lab: No space left on device")
+
+
 def test_the_walls_are_read_from_the_kernel(tmp_path: Path) -> None:
     (tmp_path / "self").mkdir()
     (tmp_path / "self/status").write_text("Name:\tx\nCapEff:\t00000000a80425fb\nSeccomp:\t2\n")
