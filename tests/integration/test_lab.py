@@ -246,6 +246,7 @@ Path("/run/systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53"
 Path("/run/shm").symlink_to("/dev/shm")
 for name in ("lab", "devices"):  # the lab's own names
     Path("/run", name, "in").mkdir(parents=True)
+Path(os.fsdecode(b"/run/no\\xfftext")).mkdir()
 from tests.integration.laboratory import look_inside, run_in_lab
 def look(_):
     found = []

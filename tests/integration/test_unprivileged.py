@@ -119,7 +119,19 @@ def test_a_lab_that_cannot_map_its_numbers_leaves_nobody_waiting(place: Path) ->
     done = run_as_user(place, f"PATH={tools}:/usr/bin:/bin", sys.executable, "-m", "harness",
                        "run", "--platform", "process", "--blocks", "1", program="env")  # fmt: skip
     assert (done.returncode, done.stdout) == (3, "")
-    assert "newuidmap ended with 1: not allowed" in done.stderr
+    assert "error: newuidmap may not map this user's ids: not allowed (it has to be" in done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_a_lab_that_is_killed_while_its_numbers_are_mapped_is_no_defect(place: Path) -> None:
+    tools = place / "tools"
+    tools.mkdir(mode=0o755)
+    for name, words in (("newuidmap", "exit 0"), ("newgidmap", "kill -9 $1; sleep 0.2")):
+        (tools / name).write_text(f"#!/bin/sh\n{words}\n")
+        (tools / name).chmod(0o755)
+    done = run_as_user(place, f"PATH={tools}:/usr/bin:/bin", sys.executable, "-m", "harness",
+                       "run", "--platform", "process", "--blocks", "1", program="env")  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + 9, "")
 
 
 @pytest.mark.timeout(60)
