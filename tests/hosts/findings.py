@@ -12,6 +12,9 @@ from harness.store import read_journal, read_manifest
 
 Verdict = Literal["ran", "left out", "failed"]
 
+_PANIC = "the guest's kernel panicked"
+"""An emulated processor, below a guest or below its host's KVM, loses a kernel now and then; that
+is told, and is no fault of the platform's as long as others ran."""
 _WORDS = {"kvm": "KVM", "tcg": "emulated"}
 
 
@@ -117,12 +120,15 @@ def _is_of(outcome: Outcome, platform: str) -> bool:
 
 def _judge(host: str, name: str, outcomes: Sequence[Outcome], reason: str | None) -> Finding:
     failed = [each for each in outcomes if each.status == "failed"]
-    if failed:
-        return Finding(host, name, "failed", reason=f"{failed[0].workload}: {failed[0].error}")
+    panicked = [each for each in failed if _PANIC in str(each.error)]
+    for each in failed:
+        if each not in panicked or len(panicked) == len(outcomes):
+            return Finding(host, name, "failed", reason=f"{each.workload}: {each.error}")
     if outcomes:
         accelerators = {each.accelerator for each in outcomes} - {NO_ACCELERATOR}
         how = " and ".join(sorted(_WORDS.get(each, each) for each in accelerators))
-        return Finding(host, name, "ran", how)
+        lost = f", {len(panicked)} of {len(outcomes)} guests panicked" if panicked else ""
+        return Finding(host, name, "ran", how + lost)
     if not reason:
         return Finding(host, name, "failed", reason="no trial, and no word of why")
     return Finding(host, name, "left out", reason=reason)

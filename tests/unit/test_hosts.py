@@ -1,5 +1,6 @@
 """The words of `make hosts`: what counts as a failure, and how the table is told."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,20 @@ def test_a_platform_ran_failed_or_was_left_out_and_silence_is_a_failure(tmp_path
         Finding("host", "docker", "left out", reason="no daemon (start it)"),
         Finding("host", "lxc", "failed", reason="no trial, and no word of why"),
     ]
+
+
+def test_a_kernel_that_an_emulated_processor_lost_is_told_and_not_held_against_a_platform(
+    tmp_path: Path,
+) -> None:
+    panic = "the guest's kernel panicked: Fatal exception in interrupt"
+    lost = replace(build_outcome("vm-direct", "failed", "kvm"), error=panic)
+    kept = build_outcome("vm-direct", accelerator="kvm")
+    folder = write_result(tmp_path / "some", ["vm-direct"], [], lost, kept)
+    assert read_findings("host", folder) == [
+        Finding("host", "vm-direct", "ran", "KVM, 1 of 2 guests panicked")
+    ]
+    folder = write_result(tmp_path / "all", ["vm-direct"], [], lost)
+    assert [each.verdict for each in read_findings("host", folder)] == ["failed"]
 
 
 def test_a_run_that_ended_badly_is_a_failure_whatever_it_wrote(tmp_path: Path) -> None:
