@@ -205,10 +205,7 @@ def _read_isolation(machine: str, folder: Path) -> list[Result]:
 
 
 JOBS = (
-    build_job(
-        Run("defaults", workloads=("noop", "httpd")),
-        *(Run(f"further{number}", (name,)) for number, name in enumerate(_FURTHER)),
-    ),
+    build_job(Run("defaults", workloads=("noop", "httpd"))),
     build_job(
         Run("plain", login=PLAIN),
         Run("delegated", login=DELEGATED),
@@ -224,5 +221,6 @@ JOBS = (
     ),
     Job(_ISOLATION, _read_isolation),
     Job(_TAKE_AWAY, _read_gone),
+    build_job(*(Run(f"further{number}", (name,)) for number, name in enumerate(_FURTHER))),
 )
 """All that is tried on a machine."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from harness import linux
-from harness.paths import cache_dir
+from harness.paths import LAB_CACHE, cache_dir
 from harness.process import run_command
 
 PORT = 16509
@@ -49,10 +49,12 @@ auth_tcp = "none"
 
 def hide_host(*folders: Path) -> None:
     """Give this mount namespace an /etc and a /var of its own, and nothing in ``folders``."""
-    for folder in ("/var/lib", "/var/cache", "/var/log", "/run", "/mnt", *map(str, folders)):
+    own_run = LAB_CACHE.is_dir()  # the lab's, where the cache is
+    hidden = ("/var/lib", "/var/cache", "/var/log", "/mnt", *(() if own_run else ("/run",)))
+    for folder in (*hidden, *map(str, folders)):
         linux.mount("tmpfs", folder, "tmpfs", 0, "mode=755")
     for made in ("/mnt/upper", "/mnt/work", "/run/lock"):
-        Path(made).mkdir()
+        Path(made).mkdir(exist_ok=True)
     layers = "lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work"
     linux.mount("overlay", "/etc", "overlay", 0, layers)
     for name, line in (

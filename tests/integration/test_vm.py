@@ -3,18 +3,15 @@
 import contextlib
 import hashlib
 import os
-import select
 import signal
-import socket
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cgroup, lab, linux
+from harness import cgroup, lab
 from harness.drivers import accelerator
 from harness.drivers.accelerator import (
     KVM_DEVICE,
@@ -328,27 +325,6 @@ def test_a_machine_that_qemu_refuses(parts: Parts, tmp_path: Path) -> None:
     assert message.startswith("libvirt could not start the virtual machine: ")
     assert "nobridge" in message
     assert left == []
-
-
-def test_the_hosts_buses_and_journal_are_not_asked(parts: Parts, tmp_path: Path) -> None:
-    """With machined on the bus libvirt would register its QEMU by a number of the lab's."""
-    places = ("/run/dbus/system_bus_socket", "/run/systemd/journal/socket", "/run/user/0/bus")
-
-    def start(run_id: str) -> Any:
-        linux.mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
-        os.environ["XDG_RUNTIME_DIR"] = "/run/user/0"
-        os.environ.pop("DBUS_SYSTEM_BUS_ADDRESS", None)
-        with ExitStack() as stack:
-            listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in places]
-            for place, listener in zip(places, listeners, strict=True):
-                Path(place).parent.mkdir(parents=True)
-                listener.bind(place)
-                listener.listen(8)
-            printed = start_boot_sector(run_id)["printed"]
-            asked = select.select(listeners, [], [], 0)[0]
-        return [printed, len(asked), [Path(place).is_socket() for place in places]]
-
-    assert run_in_lab(start, tmp_path) == ["K", 0, [False, False, False]]
 
 
 # ---- accelerators ----------------------------------------------------------------------------
