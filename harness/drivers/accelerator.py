@@ -361,7 +361,7 @@ def _remember(guest: Guest, found: Accelerator) -> Accelerator:
     entry = asdict(found)
     if not found.proved:
         entry |= {"tried_at": time.time(), "boot": _read_boot(), "patience": read_patience()}
-        entry["reason"] += " (it is tried again after an hour, or by `doctor`)"
+        entry["reason"] += "; it is tried again after an hour, or by `doctor`"
     if found.proved or found.name == "kvm":
         proofs = _read_proofs()
         proofs.setdefault(_build_key(guest), {})[found.name] = entry

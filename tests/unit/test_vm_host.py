@@ -152,7 +152,7 @@ def test_a_boot_that_failed_is_believed_for_an_hour(
     bench.boots["kvm"] = True
     again = prove_accelerator(GUEST)
     assert bench.tried == []
-    assert again.reason == f"{first.reason} (it is tried again after an hour, or by `doctor`)"
+    assert again.reason == f"{first.reason}; it is tried again after an hour, or by `doctor`"
 
 
 def _let_an_hour_pass(monkeypatch: pytest.MonkeyPatch) -> None:
