@@ -200,6 +200,7 @@ def _be_host(control: socket.socket, folder: Path) -> None:
             answer = [str(path) for path in Path("/var/lib/libvirt/images").rglob("*")]
         elif line == "kill\n":
             os.kill(daemon, signal.SIGKILL)
+            wait_for(lambda: not _listens())  # else the next one is thought to be there already
         else:
             daemon = _launch_listener()
         stream.write(json.dumps(answer) + "\n")
