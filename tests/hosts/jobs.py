@@ -58,6 +58,16 @@ DELEGATED = Login(
 )
 
 
+NOOP = """\
+name = "noop"
+image = "tiny"
+command = ["true"]
+ready = "exit"
+timeout = "900s"
+"""
+"""The workload `noop` with time for a guest that is emulated on an emulated host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run of the harness in a machine: its result is in /job/OUT, its words in /job/OUT.txt.
@@ -77,12 +87,14 @@ class Run:
     @property
     def script(self) -> str:
         """It writes where its user may, and root copies that to /job."""
-        plan = build_plan(self.platforms, self.workloads, self.blocks)
+        workloads = tuple("./noop.toml" if each == "noop" else each for each in self.workloads)
+        plan = build_plan(self.platforms, workloads, self.blocks)
         command = f"{HARNESS} run /tmp/{self.out}.toml --out /tmp/{self.out} {self.options}"
         return "\n".join(
             [
                 f"cat >/tmp/{self.out}.toml <<'END'\n{plan}END",
-                f"chmod 644 /tmp/{self.out}.toml",
+                f"cat >/tmp/noop.toml <<'END'\n{NOOP}END",
+                f"chmod 644 /tmp/{self.out}.toml /tmp/noop.toml",
                 f"{self.login.words.replace('COMMAND', command)} >/job/{self.out}.txt 2>&1",
                 f"echo $? >/job/{self.out}.code",
                 f"cp -r /tmp/{self.out} /job/{self.out}",

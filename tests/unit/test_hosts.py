@@ -118,7 +118,7 @@ def test_a_host_that_is_not_visited_keeps_what_it_showed(tmp_path: Path) -> None
 @pytest.mark.parametrize("login", [ROOT, PLAIN, DELEGATED])
 def test_a_job_keeps_result_words_and_code_of_each_login(login: Login) -> None:
     script = Run("out", ("crun",), login=login, options="--accelerator kvm").script
-    assert build_plan(("crun",)) in script
+    assert build_plan(("crun",), ("./noop.toml",)) in script
     assert "harness run /tmp/out.toml --out /tmp/out --accelerator kvm" in script
     assert script.count("/job/out") == 3
 
